@@ -1,1 +1,3 @@
-//! placeholder
+//! Simulator, network-namespace scenarios, interoperability, vectors, fuzz, benches.
+
+pub mod sim;
