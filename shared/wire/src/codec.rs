@@ -2,6 +2,8 @@
 //! ascending, so that one value has one encoding. A reader skips unknown positive keys and refuses unknown negative
 //! ones. Nothing is allocated by a claimed length: maps are read as slices of the input.
 
+use std::net::{IpAddr, SocketAddr};
+
 use minicbor::data::Type;
 use minicbor::{Decoder, Encoder};
 
@@ -176,6 +178,26 @@ impl<'b> MapReader<'b> {
         if items.len() > max { Err(DecodeError::OutOfBounds(key)) } else { Ok(items) }
     }
 
+    /// A socket address (see [`address_bytes`]), if there.
+    ///
+    /// # Errors
+    /// `Malformed`, `OutOfBounds`.
+    pub fn opt_address(&mut self, key: i64) -> Result<Option<SocketAddr>, DecodeError> {
+        let Some(raw) = self.opt_raw(key) else { return Ok(None) };
+        parse_address(item_bytes(raw)?).map(Some).ok_or(DecodeError::OutOfBounds(key))
+    }
+
+    /// An array of at most `max` socket addresses; none when the key is absent.
+    ///
+    /// # Errors
+    /// `Malformed`, `OutOfBounds`.
+    pub fn addresses(&mut self, key: i64, max: usize) -> Result<Vec<SocketAddr>, DecodeError> {
+        self.items(key, max)?
+            .into_iter()
+            .map(|raw| parse_address(item_bytes(raw)?).ok_or(DecodeError::OutOfBounds(key)))
+            .collect()
+    }
+
     /// Ends the reading: every key that was not asked for must be positive.
     ///
     /// # Errors
@@ -213,6 +235,27 @@ pub fn item_bytes(raw: &[u8]) -> Result<&[u8], DecodeError> {
     let mut decoder = Decoder::new(raw);
     let bytes = decoder.bytes()?;
     if decoder.position() == raw.len() { Ok(bytes) } else { Err(DecodeError::Trailing) }
+}
+
+/// A socket address as bytes: 4 or 16 of the IP address, then the port, big-endian. IPv4 has one form only: mapped
+/// addresses (RFC 4291 §2.5.5.2) are written as IPv4.
+pub fn address_bytes(addr: SocketAddr) -> Vec<u8> {
+    let mut out = match addr.ip().to_canonical() {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    out.extend_from_slice(&addr.port().to_be_bytes());
+    out
+}
+
+/// Reads what [`address_bytes`] writes.
+pub fn parse_address(bytes: &[u8]) -> Option<SocketAddr> {
+    let (ip, port) = bytes.split_last_chunk::<2>()?;
+    let ip = match <[u8; 4]>::try_from(ip) {
+        Ok(v4) => IpAddr::from(v4),
+        Err(_) => IpAddr::from(<[u8; 16]>::try_from(ip).ok()?),
+    };
+    (ip.to_canonical() == ip).then(|| SocketAddr::new(ip, u16::from_be_bytes(*port)))
 }
 
 fn bounded(length: Option<u64>) -> Result<usize, DecodeError> {
@@ -326,6 +369,19 @@ impl MapWriter {
         self.raw_items(key, &items)
     }
 
+    /// A socket address under `key`, left out when there is none.
+    pub fn opt_address(self, key: i64, addr: Option<SocketAddr>) -> MapWriter {
+        match addr {
+            Some(addr) => self.bytes(key, &address_bytes(addr)),
+            None => self,
+        }
+    }
+
+    /// An array of socket addresses under `key`.
+    pub fn addresses(self, key: i64, addrs: &[SocketAddr]) -> MapWriter {
+        self.byte_items(key, addrs.iter().map(|addr| address_bytes(*addr)))
+    }
+
     /// An array of encoded items under `key`.
     pub fn raw_items(self, key: i64, items: &[Vec<u8>]) -> MapWriter {
         let mut value = encoded(|e| e.array(items.len() as u64).is_ok());
@@ -425,5 +481,25 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(MapReader::parse(&bytes[..cut]).is_err(), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn addresses_have_one_form() {
+        let v4: SocketAddr = "203.0.113.7:5061".parse().unwrap();
+        let v6: SocketAddr = "[2001:db8::1]:80".parse().unwrap();
+        assert_eq!(address_bytes(v4), [203, 0, 113, 7, 0x13, 0xc5]);
+        assert_eq!(address_bytes("[::ffff:203.0.113.7]:5061".parse().unwrap()), address_bytes(v4));
+        for addr in [v4, v6] {
+            assert_eq!(parse_address(&address_bytes(addr)), Some(addr));
+        }
+        let mut mapped = [0; 18];
+        mapped[10] = 0xff;
+        mapped[11] = 0xff;
+        assert_eq!(parse_address(&mapped), None);
+        assert_eq!(parse_address(&[1, 2, 3]), None);
+        let bytes = MapWriter::new().addresses(1, &[v4, v6]).opt_address(2, Some(v6)).finish();
+        let mut map = MapReader::parse(&bytes).unwrap();
+        assert_eq!(map.addresses(1, 2).unwrap(), [v4, v6]);
+        assert_eq!(map.opt_address(2).unwrap(), Some(v6));
     }
 }
