@@ -298,7 +298,10 @@ mod tests {
         sealer.next = EPOCH_PACKETS;
         assert_eq!(hex(&sealed(&mut sealer, b"yodel")), "68656164b5775d037a4b791e4efa8c395908a4280257f66ec8");
         let mut control = Sealer::new(&SECRET, Stream::Control);
-        assert_eq!(hex(&sealed(&mut control, b"yodel")), "686561640c25e50acf59c3d784ef54b5161a05d68312926298");
+        assert_eq!(
+            hex(&sealed(&mut control, b"yodel")),
+            "686561640c25e50acf59c3d784ef54b5161a05d68312926298"
+        );
     }
 
     #[test]
