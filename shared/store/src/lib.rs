@@ -3,7 +3,7 @@
 //!
 //! Order of use: open a store ([`recover::open`] decides what to do about a folder that was left in disorder), load
 //! what the machine needs with [`Store::scan`], hand the store to [`GroupCommit::start`], and submit the machine's
-//! commits there. Nothing is acknowledged before its ticket came back as stored.
+//! commits there. Nothing is acknowledged before it came back as stored.
 #![forbid(unsafe_code)]
 
 mod error;
@@ -16,7 +16,7 @@ mod sled_store;
 mod store;
 
 pub use error::StoreError;
-pub use group_commit::{GroupCommit, GroupCounters, Overloaded, Submitter};
+pub use group_commit::{Done, GroupCommit, GroupCounters};
 pub use journal::{Journal, JournalKey, Replay};
 pub use memory::MemoryStore;
 pub use recover::Finding;
