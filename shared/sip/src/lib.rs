@@ -1,1 +1,15 @@
-//! placeholder
+//! SIP (RFC 3261) as Yodel speaks it: messages ([`message`]), transactions over reliable links with two ways
+//! ([`transaction`]), dialogs ([`dialog`]), session descriptions ([`sdp`]) and the frames that carry all of it between
+//! devices and their homes ([`envelope`]).
+#![deny(clippy::indexing_slicing)]
+#![forbid(unsafe_code)]
+
+pub mod envelope;
+pub mod headers;
+pub mod ids;
+pub mod limits;
+pub mod message;
+pub mod method;
+pub mod sdp;
+
+pub mod uri;
