@@ -309,7 +309,7 @@ impl Agent {
     /// another agent may be meant.
     pub fn handle_stun(&mut self, now: Now, route: Route, bytes: &[u8]) -> bool {
         let route = canonical_route(route);
-        let Some(peek) = stun::peek(bytes) else { return false };
+        let Some(peek) = stun::peek(bytes).filter(|peek| peek.fingerprint) else { return false };
         let mine = match peek.class {
             Class::Request => self.request(now.mono, route, bytes, &peek),
             Class::Success => self.success(now.mono, route, bytes, &peek),

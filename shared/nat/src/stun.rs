@@ -56,8 +56,8 @@ pub struct Peek<'b> {
     integrity_at: Option<usize>,
     /// Whether it holds comprehension-required attributes (RFC 8489 §14) nobody here understands.
     pub unknown_required: bool,
-    /// Whether it has any attribute at all.
-    pub bare: bool,
+    /// Whether it ends with a correct FINGERPRINT, as every check and its answer must (RFC 8445 §7).
+    pub fingerprint: bool,
 }
 
 /// Looks at a datagram without allocating. `None` unless it is one whole, well-formed Binding message with a correct
@@ -85,7 +85,7 @@ pub fn peek(bytes: &[u8]) -> Option<Peek<'_>> {
         username: None,
         integrity_at: None,
         unknown_required: false,
-        bare: attributes.is_empty(),
+        fingerprint: false,
     };
     let mut rest = attributes;
     while let Some((&[k0, k1, n0, n1], after)) = rest.split_first_chunk::<4>() {
@@ -101,6 +101,7 @@ pub fn peek(bytes: &[u8]) -> Option<Peek<'_>> {
                 if !rest.is_empty() || u32::from_be_bytes(crc) != fingerprint(bytes.get(..at)?) {
                     return None;
                 }
+                peek.fingerprint = true;
             }
             // Nothing but FINGERPRINT counts after MESSAGE-INTEGRITY (RFC 8489 §14.5).
             _ if peek.integrity_at.is_some() => {}
