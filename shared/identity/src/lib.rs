@@ -10,9 +10,13 @@
 pub mod account;
 pub mod bulletin;
 pub mod credential;
+pub mod invitation;
 pub mod keys;
 pub mod limits;
+pub mod login;
 pub mod name;
 pub mod node;
+pub mod opaque;
 pub mod realm;
+pub mod seal;
 pub mod signed;

@@ -88,3 +88,15 @@ pub const ACCOUNT_CERTIFICATE_LIFE: Duration = Duration::from_secs(60 * 24 * 60 
 /// How long a sealing key is kept after its successor was certified: longer than any credential that names it is
 /// honoured (72 h and 7 days of grace).
 pub const SEALING_KEY_KEPT: Duration = Duration::from_secs(10 * 24 * 60 * 60);
+
+/// Most addresses in an invitation: it is typed and read aloud at worst.
+pub const INVITATION_SERVERS_MAX: usize = 4;
+
+/// Longest invitation as text, bytes: everything in it at its longest, in base64.
+pub const INVITATION_TEXT_BYTES_MAX: usize = 2_048;
+
+/// Longest OPAQUE message, bytes. The longest of this suite has 320.
+pub const OPAQUE_MESSAGE_BYTES_MAX: usize = 512;
+
+/// Longest request for renewal, bytes: a credential, a key, a signature.
+pub const RENEWAL_BYTES_MAX: usize = 640;

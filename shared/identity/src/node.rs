@@ -4,10 +4,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use hmac::{Hmac, Mac};
-use sha2::Sha256;
-
 use crate::name::AccountName;
+use crate::seal::hmac32;
 
 /// Where a node stands in the ring, and what SIP requests are routed by.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,16 +42,7 @@ impl OwnerTag {
 }
 
 fn tag(secret: &[u8; 32], parts: &[&[u8]]) -> [u8; 16] {
-    // HMAC pads its key with zeros to the hash's block (RFC 2104 §2); a whole block cannot be of a wrong length.
-    let mut block = [0; 64];
-    for (to, from) in block.iter_mut().zip(secret) {
-        *to = *from;
-    }
-    let mut mac = <Hmac<Sha256> as Mac>::new(&block.into());
-    for part in parts {
-        mac.update(part);
-    }
-    first_16(&mac.finalize().into_bytes().into())
+    first_16(&hmac32(secret, parts))
 }
 
 /// The first half of a digest.
