@@ -24,7 +24,7 @@ pub enum LookupResult {
     /// The account exists.
     Found {
         /// Its record.
-        account: AccountRecord,
+        account: Box<AccountRecord>,
         /// The live entries of its devices; none when it is offline.
         entries: Vec<ContactEntry>,
         /// Whether nothing follows. A second result may bring newer entries and further devices.
@@ -43,7 +43,7 @@ impl LookupResult {
         let verified = Verified::of(realm, key, answer, now);
         match (verified.account, answer.standing) {
             (Some(account), _) => LookupResult::Found {
-                account,
+                account: Box::new(account),
                 entries: live(&verified.contact, realm.trusted_now(now)),
                 settled: answer.settled,
             },
