@@ -1,3 +1,1 @@
-//! The softphone as a library: `main` is thin, and the tests drive the same root machine.
-
-pub mod audio;
+//! placeholder

@@ -1,0 +1,86 @@
+//! Every bound of this crate, with its reason.
+
+use std::time::Duration;
+
+/// Most calls at once on a phone, in any state. A person has two or three; more incoming ones are answered busy.
+pub const CALLS_MAX_PHONE: usize = 8;
+
+/// Most calls at once on a supernode's echo. It costs a session each; more are answered busy.
+pub const CALLS_MAX_ECHO: usize = 64;
+
+/// Most devices one call forks to: an account has up to 8.
+pub const LEGS_MAX: usize = 8;
+
+/// Ended calls whose timeline is kept for `why`. The oldest goes first.
+pub const REPORTS_MAX: usize = 32;
+
+/// Steps in one timeline. A call of an hour with many path changes has fewer; the middle is dropped.
+pub const TIMELINE_ENTRIES_MAX: usize = 256;
+
+/// Call-IDs remembered under one contact nonce, so that a replayed INVITE does not ring. The oldest goes first: by
+/// then 4,096 further invitations came, each of which cost a known account's device a signature.
+pub const CALL_IDS_SEEN_MAX: usize = 4_096;
+
+/// Messages kept that came before the keys that open them (a BYE by the faster way). Later ones are dropped; the
+/// sender repeats.
+pub const EARLY_MESSAGES_MAX: usize = 2;
+
+/// Numbers behind the highest one within which a box is still taken: two ways reorder little.
+pub const BOX_WINDOW: u64 = 64;
+
+/// Boxed messages sent in parallel outside calls. More wait with the caller, who gets an error.
+pub const MESSAGES_MAX: usize = 32;
+
+/// Longest body of a MESSAGE, bytes: fits a frame with account record and credential around it.
+pub const MESSAGE_BODY_BYTES_MAX: usize = 4_096;
+
+/// Longest sealed offer or answer, bytes: 32 candidates of 80 bytes and some room.
+pub const SEALED_SDP_BYTES_MAX: usize = 4_096;
+
+/// Longest account record inside an INVITE, bytes: 8 credentials of 400 bytes and what is around them.
+pub const ACCOUNT_RECORD_BYTES_MAX: usize = 4_096;
+
+/// Longest credential, bytes.
+pub const CREDENTIAL_BYTES_MAX: usize = 400;
+
+/// Without a sign of life this long, a request goes by the other way too.
+pub const SECOND_WAY_AFTER: Duration = Duration::from_millis(300);
+
+/// A device that was reached must say that it rings within this time, or the call ends with `peer.no-alert`. A person
+/// waits about that long in silence.
+pub const ALERT_WITHIN: Duration = Duration::from_secs(10);
+
+/// An INVITE that no device acknowledged within this time by any way is undelivered: the records are read anew, and
+/// if they name nothing newer, the device is offline.
+pub const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(3);
+
+/// How long a phone rings when the caller says nothing else.
+pub const RING_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Longest a callee's device rings, whatever the caller does: a lost CANCEL must not ring for ever.
+pub const RING_TIMEOUT_CALLEE: Duration = Duration::from_secs(180);
+
+/// A lookup must have answered within this time.
+pub const LOOKUP_WITHIN: Duration = Duration::from_secs(5);
+
+/// After the answer, some path must carry packets within this time, or the call ends with `path.all-failed`.
+pub const PATH_WITHIN: Duration = Duration::from_secs(10);
+
+/// A path that was lost must be replaced within this time, or the call ends with `path.lost`.
+pub const PATH_LOST_WITHIN: Duration = Duration::from_secs(10);
+
+/// A callee that accepted waits this long for the caller's ACK or first media (RFC 3261 §13.3.1.4: 64·T1).
+pub const ACK_WITHIN: Duration = Duration::from_secs(32);
+
+/// A BYE, CANCEL or MESSAGE is given up after this time: both ways had several chances.
+pub const REQUEST_WITHIN: Duration = Duration::from_secs(5);
+
+/// An ended leg lingers this long to answer copies and to acknowledge late answers (RFC 3261 timer D, shortened since
+/// links are reliable; a 200 that crosses our CANCEL comes within a round trip).
+pub const LINGER: Duration = Duration::from_secs(10);
+
+/// Longest Call-ID taken, bytes; ours have 32 characters.
+pub const CALL_ID_BYTES_MAX: usize = 64;
+
+/// Longest text or note in a message, bytes.
+pub const TEXT_BYTES_MAX: usize = 1_000;
