@@ -4,6 +4,7 @@
 #![deny(clippy::indexing_slicing)]
 #![forbid(unsafe_code)]
 
+pub mod dialog;
 pub mod envelope;
 pub mod headers;
 pub mod ids;
@@ -11,5 +12,6 @@ pub mod limits;
 pub mod message;
 pub mod method;
 pub mod sdp;
+pub mod transaction;
 
 pub mod uri;
