@@ -1,4 +1,3 @@
-//! placeholder
 //! The softphone as a library: `main` is thin, and the tests drive the same root machine.
 
 pub mod audio;

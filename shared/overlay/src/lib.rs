@@ -1,1 +1,23 @@
-//! placeholder
+//! The ring: supernodes that keep records, and how records are written and read.
+//!
+//! * [`attach`]: the first frames of every link, pings, farewells.
+//! * [`record`]: contact entries, and the frames that write and read records.
+//! * [`verify`]: what a reader believes of an answer.
+//! * [`placement`]: which members hold a key; everybody computes the same.
+//! * [`members`]: who counts as a member right now.
+//! * [`holder`]: the records one member keeps.
+//! * [`lookup`], [`publish`]: a read and a write over the holders.
+//! * [`ring`]: [`ring::Ring`], the part a supernode embeds.
+#![deny(clippy::indexing_slicing)]
+#![forbid(unsafe_code)]
+
+pub mod attach;
+pub mod holder;
+pub mod limits;
+pub mod lookup;
+pub mod members;
+pub mod placement;
+pub mod publish;
+pub mod record;
+pub mod ring;
+pub mod verify;

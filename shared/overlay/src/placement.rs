@@ -1,0 +1,124 @@
+//! Which members hold a key. Everybody computes the same set from the same members.
+//!
+//! Members are walked by the distance of their node ids from the key (Kademlia's exclusive or). A member is skipped when
+//! a nearer one was taken that has the same owner, or an IPv4 address in the same /24: one owner or one network shall not
+//! hold all copies. When the walk ends before K were taken, the skipped fill up, nearest first. The nearer a member, the
+//! earlier it stands in the result.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use yodel_identity::node::{NodeId, OwnerTag};
+
+use crate::limits::HOLDERS_MAX;
+
+/// What placement looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Member {
+    /// Its certified id.
+    pub node: NodeId,
+    /// Its owner, unnamed.
+    pub owner: OwnerTag,
+    /// Its first IPv4 address in the bulletin, if it has one.
+    pub ip: Option<Ipv4Addr>,
+}
+
+/// The holders of `key` among `members` (in any order, each once): min(8, members) of them, nearest first.
+pub fn holders(members: &[Member], key: &[u8; 16]) -> Vec<NodeId> {
+    let mut near: Vec<&Member> = members.iter().collect();
+    near.sort_by_key(|member| (member.node.distance(key), member.node));
+    let mut owners = BTreeSet::new();
+    let mut networks = BTreeSet::new();
+    let (mut taken, mut skipped) = (Vec::new(), Vec::new());
+    for member in near {
+        let network = member.ip.map(|ip| {
+            let [a, b, c, _] = ip.octets();
+            [a, b, c]
+        });
+        if owners.contains(&member.owner) || network.is_some_and(|network| networks.contains(&network)) {
+            skipped.push(member.node);
+            continue;
+        }
+        owners.insert(member.owner);
+        networks.extend(network);
+        taken.push(member.node);
+        if taken.len() == HOLDERS_MAX {
+            return taken;
+        }
+    }
+    taken.extend(skipped);
+    taken.truncate(HOLDERS_MAX);
+    taken
+}
+
+/// Holders that must keep a write before it is acknowledged: min(3, ⌊K/2⌋ + 1).
+pub fn write_quorum(holders: usize) -> usize {
+    3.min(holders / 2 + 1)
+}
+
+/// Holders that must say "none" before an account does not exist: min(3, K).
+pub fn none_quorum(holders: usize) -> usize {
+    crate::limits::NONE_QUORUM.min(holders)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(node: u8, owner: u8, ip: [u8; 4]) -> Member {
+        Member {
+            node: NodeId([node; 16]),
+            owner: OwnerTag([owner; 16]),
+            ip: (ip != [0; 4]).then(|| Ipv4Addr::from(ip)),
+        }
+    }
+
+    fn first_bytes(nodes: &[NodeId]) -> Vec<u8> {
+        nodes.iter().map(|node| node.0[0]).collect()
+    }
+
+    /// Ten members; owner 1 has two, and two share a /24.
+    fn ten() -> Vec<Member> {
+        vec![
+            member(0x01, 1, [203, 0, 113, 1]),
+            member(0x13, 1, [198, 51, 100, 1]),
+            member(0x22, 2, [192, 0, 2, 1]),
+            member(0x35, 3, [192, 0, 2, 2]),
+            member(0x48, 4, [10, 0, 1, 1]),
+            member(0x5a, 5, [10, 0, 2, 1]),
+            member(0x6c, 6, [0, 0, 0, 0]),
+            member(0x7f, 7, [0, 0, 0, 0]),
+            member(0x90, 8, [10, 0, 3, 1]),
+            member(0xee, 9, [10, 0, 4, 1]),
+        ]
+    }
+
+    #[test]
+    fn golden_walk_skips_and_fills() {
+        // By distance from 00…: 01 13 22 35 48 5a 6c 7f 90 ee; 13 repeats an owner, 35 a /24.
+        assert_eq!(first_bytes(&holders(&ten(), &[0; 16])), [0x01, 0x22, 0x48, 0x5a, 0x6c, 0x7f, 0x90, 0xee]);
+        // By distance from 30…: 35(05) 22(12) 13(23) 01(31) 7f(4f) 6c(5c) 5a(6a) 48(78) 90(a0) ee(de).
+        assert_eq!(
+            first_bytes(&holders(&ten(), &[0x30; 16])),
+            [0x35, 0x13, 0x7f, 0x6c, 0x5a, 0x48, 0x90, 0xee]
+        );
+        // Without the last two, the skipped fill up in order of distance.
+        assert_eq!(
+            first_bytes(&holders(&ten()[..8], &[0x30; 16])),
+            [0x35, 0x13, 0x7f, 0x6c, 0x5a, 0x48, 0x22, 0x01]
+        );
+        let mut reversed = ten();
+        reversed.reverse();
+        assert_eq!(holders(&reversed, &[0x30; 16]), holders(&ten(), &[0x30; 16]), "order does not matter");
+    }
+
+    #[test]
+    fn few_members_hold_everything() {
+        let one_owner = [1, 2, 3].map(|n| member(n, 9, [192, 0, 2, n]));
+        for count in 0..=3 {
+            assert_eq!(holders(&one_owner[..count], &[0; 16]).len(), count);
+        }
+        assert_eq!([0, 1, 2, 3, 4, 5, 8].map(write_quorum), [1, 1, 2, 2, 3, 3, 3]);
+        assert_eq!([1, 2, 3, 8].map(none_quorum), [1, 2, 3, 3]);
+    }
+}

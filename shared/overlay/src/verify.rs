@@ -1,0 +1,136 @@
+//! What a reader believes of an answer. Homes and holders may lie: everything is checked by whoever uses it.
+
+use std::time::Duration;
+
+use yodel_identity::account::AccountRecord;
+use yodel_identity::limits::CLOCK_TOLERANCE;
+use yodel_identity::realm::Realm;
+use yodel_wire::time::UnixTime;
+
+use crate::record::{Answer, ContactEntry, ContactRecord, Standing};
+
+/// The believed part of one answer, or of several merged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// The account's record.
+    pub account: Option<AccountRecord>,
+    /// The contact entries of devices on it, withdrawals among them.
+    pub contact: ContactRecord,
+}
+
+/// What a lookup found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LookupResult {
+    /// The account exists.
+    Found {
+        /// Its record.
+        account: Box<AccountRecord>,
+        /// The live entries of its devices; none when it is offline.
+        entries: Vec<ContactEntry>,
+        /// Whether nothing follows. A second result may bring newer entries and further devices.
+        settled: bool,
+    },
+    /// Enough holders say that there is no such account.
+    NoSuchAccount,
+    /// Too few holders could be reached to say anything.
+    Unreachable,
+}
+
+impl LookupResult {
+    /// What an answer to a walk tells, as far as it can be believed. What is claimed and does not verify counts as not
+    /// received.
+    pub fn from_answer(realm: &Realm, key: &[u8; 16], answer: &Answer, now: UnixTime) -> LookupResult {
+        let verified = Verified::of(realm, key, answer, now);
+        match (verified.account, answer.standing) {
+            (Some(account), _) => LookupResult::Found {
+                account: Box::new(account),
+                entries: live(&verified.contact, realm.trusted_now(now)),
+                settled: answer.settled,
+            },
+            (None, Standing::None) => LookupResult::NoSuchAccount,
+            (None, Standing::Held | Standing::NotYet | Standing::Unreachable) => LookupResult::Unreachable,
+        }
+    }
+}
+
+impl Verified {
+    /// Believes what can be believed of an answer, and drops the rest.
+    pub fn of(realm: &Realm, key: &[u8; 16], answer: &Answer, now: UnixTime) -> Verified {
+        let mut verified = Verified::default();
+        let Some(account) =
+            answer.account.as_deref().and_then(|bytes| verify_account(realm, key, bytes, now))
+        else {
+            return verified;
+        };
+        for bytes in &answer.entries {
+            if let Some(entry) = verify_entry(realm, &account, bytes, now) {
+                verified.contact.merge(entry);
+            }
+        }
+        verified.account = Some(account);
+        verified
+    }
+
+    /// Takes in another verified answer: the higher version of the account record, the higher sequence of each entry.
+    /// Returns whether anything changed. Entries of devices that a newer account record no longer lists go.
+    pub fn merge(&mut self, other: Verified) -> bool {
+        let mut changed = false;
+        if let Some(account) = other.account
+            && self.account.as_ref().is_none_or(|known| known.version < account.version)
+        {
+            self.account = Some(account);
+            changed = true;
+        }
+        for entry in other.contact.entries() {
+            changed |= self.contact.merge(entry.clone()) == crate::record::Merged::Taken;
+        }
+        if let Some(account) = &self.account {
+            self.contact.retain(|entry| account.device(entry.device).is_some());
+        }
+        changed
+    }
+
+    /// The entries by which devices can be reached now.
+    pub fn live(&self, now: UnixTime) -> Vec<ContactEntry> {
+        live(&self.contact, now)
+    }
+}
+
+/// Entries that are neither withdrawn nor expired.
+fn live(contact: &ContactRecord, now: UnixTime) -> Vec<ContactEntry> {
+    contact
+        .entries()
+        .iter()
+        .filter(|entry| !entry.withdrawn && entry.is_current(now, CLOCK_TOLERANCE))
+        .cloned()
+        .collect()
+}
+
+/// An account record that belongs under `key`, if it can be believed.
+pub fn verify_account(realm: &Realm, key: &[u8; 16], bytes: &[u8], now: UnixTime) -> Option<AccountRecord> {
+    let account = realm.verify_account_record(bytes, now).ok()?;
+    (account.account.key() == *key).then_some(account)
+}
+
+/// A contact entry of a living device on `account`, if it can be believed: the device's signature, its dates within five
+/// minutes of our clock.
+pub fn verify_entry(
+    realm: &Realm,
+    account: &AccountRecord,
+    bytes: &[u8],
+    now: UnixTime,
+) -> Option<ContactEntry> {
+    let entry = ContactEntry::decode_unverified(bytes).ok()?;
+    let device = account.device(entry.device)?;
+    realm.check_alive(device, now).ok()?;
+    if !entry.is_current(realm.trusted_now(now), CLOCK_TOLERANCE) {
+        return None;
+    }
+    entry.verify_with(&device.key).ok()?;
+    Some(entry)
+}
+
+/// How long an answer may be kept at most: the life of its shortest-lived entry.
+pub fn shortest_life(verified: &Verified, now: UnixTime) -> Option<Duration> {
+    verified.contact.entries().iter().map(|entry| entry.expires.since(now)).min()
+}
