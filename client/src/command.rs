@@ -13,9 +13,9 @@ use yodel_identity::node::NodeId;
 use yodel_media::AudioEnd;
 use yodel_net::Exit;
 
-pub use crate::call_event::{
-    CallEvent, CallId, CallInfo, Cause, Direction, EncryptedTo, Ended, PathKind, State,
-};
+pub use yodel_call::cause::Cause;
+pub use yodel_call::event::{CallEvent, CallId, CallInfo, Direction, EncryptedTo, Ended, State};
+pub use yodel_nat::PathKind;
 
 /// Names a request between daemon and machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

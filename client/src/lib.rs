@@ -1,5 +1,4 @@
 //! The softphone as a library: `main` is thin, and the tests drive the same root machine.
 
 pub mod audio;
-pub mod call_event;
 pub mod command;
