@@ -222,3 +222,144 @@ fn account_address(map: &mut MapReader<'_>, key: i64) -> Result<Aor, DecodeError
 pub(crate) fn realm_name(map: &mut MapReader<'_>, key: i64) -> Result<RealmName, DecodeError> {
     RealmName::exact(map.text(key, REALM_NAME_BYTES_MAX)?).map_err(|_| DecodeError::OutOfBounds(key))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credential::CredentialFields;
+    use crate::keys::BadSignature;
+    use crate::realm::RealmError;
+    use crate::sample::*;
+    use crate::signed::SignedError;
+
+    const SIGNATURE: RealmError = RealmError::Signed(SignedError::Signature(BadSignature));
+
+    #[test]
+    fn golden_certificate_and_record() {
+        let record = account_record(vec![device(1), device(0)]).unwrap();
+        golden("account-certificate", certificate().bytes());
+        golden("account-record", record.bytes());
+        let read = realm().verify_account_record(record.bytes(), T0).unwrap();
+        assert_eq!(read.fields(), record.fields());
+        assert_eq!(read.account, alice());
+        assert!(read.lists(&device(0)));
+        assert!(!read.lists(&device(2)));
+        assert_eq!(read.device(device(1).node), Some(&device(1)));
+        assert!(read.devices[0].node < read.devices[1].node, "in order, whatever the order given");
+    }
+
+    #[test]
+    fn every_field_stands_under_the_roots_signature() {
+        let record = account_record(vec![device(0)]).unwrap();
+        let fields = record.fields().clone();
+        let later = AccountCertificate::issue(
+            &issuer(),
+            AccountCertificateFields { not_after: T0 + days(90), ..certificate_fields() },
+        );
+        let forgeries = [
+            AccountRecordFields { certificate: later.unwrap(), ..fields.clone() },
+            AccountRecordFields { version: 2, ..fields.clone() },
+            AccountRecordFields { issued: T0 + secs(1), ..fields.clone() },
+            AccountRecordFields { expires: fields.expires - secs(1), ..fields.clone() },
+            AccountRecordFields { devices: vec![], ..fields.clone() },
+            AccountRecordFields { devices: vec![device(1)], ..fields.clone() },
+        ];
+        for forgery in forgeries {
+            let bytes = forge(&record, &forgery);
+            assert_eq!(realm().verify_account_record(&bytes, T0), Err(SIGNATURE), "{forgery:?}");
+        }
+    }
+
+    #[test]
+    fn every_field_of_the_certificate_stands_under_the_issuers_signature() {
+        let fields = certificate_fields();
+        let forgeries = [
+            AccountCertificateFields { account: Aor::parse("bob@example.net").unwrap(), ..fields.clone() },
+            AccountCertificateFields { root: issuer().public(), ..fields.clone() },
+            AccountCertificateFields { not_before: T0 - secs(1), ..fields.clone() },
+            AccountCertificateFields { not_after: T0 + days(1), ..fields.clone() },
+        ];
+        for forgery in forgeries {
+            let bytes = forge(&certificate(), &forgery);
+            assert_eq!(realm().verify_account_certificate(&bytes, T0), Err(SIGNATURE), "{forgery:?}");
+        }
+        let disowned = AccountCertificateFields { issuer: IssuerId([0; 8]), ..fields };
+        let bytes = forge(&certificate(), &disowned);
+        assert_eq!(realm().verify_account_certificate(&bytes, T0), Err(RealmError::UnknownIssuer));
+    }
+
+    /// A stolen login server makes credentials and certificates as it likes, but has no account's root key.
+    #[test]
+    fn a_stolen_login_server_cannot_add_a_device() {
+        let thief = SigningKey::from_seed([9; 32]);
+        assert!(AccountRecord::issue(&thief, certificate(), 2, T0, vec![device(7)]).is_err());
+        let genuine = account_record(vec![device(0)]).unwrap();
+        let with_more =
+            AccountRecordFields { devices: vec![device(7)], version: 2, ..genuine.fields().clone() };
+        let body = with_more.encode();
+        let forged = crate::signed::envelope(&body, &thief.sign(Context::AccountRecord, &body));
+        assert_eq!(realm().verify_account_record(&forged, T0), Err(SIGNATURE));
+    }
+
+    #[test]
+    fn devices_that_do_not_belong_there_are_refused() {
+        let refused = Err(DecodeError::OutOfBounds(6));
+        let list = |devices| account_record(devices).map(|_| ());
+        assert_eq!(list(vec![device(0), device(0)]), refused, "twice");
+        assert_eq!(list(vec![supernode(1)]), refused, "a supernode");
+        assert_eq!(list((0..9).map(device).collect()), refused, "nine");
+        assert_eq!(list((0..8).map(device).collect()), Ok(()));
+        let other = CredentialFields {
+            subject: Subject::Device { account: alice().user, root: issuer().public() },
+            ..device_fields(0)
+        };
+        let other = Credential::issue(&issuer(), other).unwrap();
+        assert_eq!(list(vec![other]), refused, "under another root key");
+        let same_key = CredentialFields { key: device(0).key, ..device_fields(1) };
+        let same_key = Credential::issue(&issuer(), same_key).unwrap();
+        assert_eq!(list(vec![device(0), same_key]), refused, "one key under two ids");
+        let uncertified = Credential::issue(&SigningKey::from_seed([9; 32]), device_fields(0)).unwrap();
+        let record = account_record(vec![uncertified]).unwrap();
+        assert_eq!(realm().verify_account_record(record.bytes(), T0), Err(RealmError::UnknownIssuer));
+    }
+
+    #[test]
+    fn a_record_of_eight_long_names_fits() {
+        let label = "b".repeat(47);
+        let aor = Aor::parse(&format!("{}@{label}.{label}b", "a".repeat(64))).unwrap();
+        let certificate = AccountCertificate::issue(
+            &issuer(),
+            AccountCertificateFields { account: aor.clone(), ..certificate_fields() },
+        );
+        let devices = (0..8)
+            .map(|slot| {
+                let subject = Subject::Device { account: aor.user.clone(), root: account_root().public() };
+                let fields = CredentialFields { realm: aor.realm.clone(), subject, ..device_fields(slot) };
+                Credential::issue(&issuer(), fields).unwrap()
+            })
+            .collect();
+        let record = AccountRecord::issue(&account_root(), certificate.unwrap(), 1, T0, devices).unwrap();
+        assert!(record.bytes().len() <= ACCOUNT_RECORD_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_record_lives_thirty_days_and_outlives_its_devices_credentials() {
+        let mut realm = realm();
+        let record = account_record(vec![device(0)]).unwrap();
+        let tolerance = secs(5 * 60);
+        let end = T0 + days(30) + tolerance;
+        assert_eq!(realm.accept_bulletin(bulletin(1, T0 + days(29), &revoked(&[])).bytes(), T0), Ok(true));
+        let now = T0 + days(29);
+        let read = realm.verify_account_record(record.bytes(), now).unwrap();
+        assert_eq!(realm.live_devices(&read, now).count(), 0, "its device did not renew");
+        assert_eq!(realm.accept_bulletin(bulletin(2, end, &revoked(&[])).bytes(), end), Ok(true));
+        assert!(realm.verify_account_record(record.bytes(), end).is_ok());
+        let late = realm.verify_account_record(record.bytes(), end + secs(1));
+        assert_eq!(late, Err(RealmError::Expired));
+        let future = AccountRecord::issue(&account_root(), certificate(), 1, T0 + days(1), vec![]).unwrap();
+        assert_eq!(
+            crate::sample::realm().verify_account_record(future.bytes(), T0),
+            Err(RealmError::NotYetValid)
+        );
+    }
+}

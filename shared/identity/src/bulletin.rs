@@ -322,3 +322,142 @@ impl BulletinWanted {
         Ok(wanted)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credential::CredentialFields;
+    use crate::keys::{BadSignature, SigningKey};
+    use crate::realm::RealmError;
+    use crate::sample::*;
+    use crate::signed::SignedError;
+
+    const SIGNATURE: RealmError = RealmError::Signed(SignedError::Signature(BadSignature));
+
+    fn set() -> RevokedSet {
+        revoked(&[device(0).node, supernode(2).node])
+    }
+
+    #[test]
+    fn golden_bulletin_and_page() {
+        let bulletin = bulletin(7, T0, &set());
+        golden("bulletin", bulletin.bytes());
+        assert_eq!(Bulletin::decode_unverified(bulletin.bytes()).unwrap().fields(), bulletin.fields());
+        let pages = RevokedPage::split(&issuer(), &example_net(), &set()).unwrap();
+        assert_eq!(pages.len(), 1);
+        golden("revoked-page", pages[0].bytes());
+        let wanted = BulletinWanted { have_epoch: 7, pages_of: Some([1; 32]) };
+        assert_eq!(BulletinWanted::decode(&wanted.encode()), Ok(wanted));
+        assert_eq!(BulletinWanted::default().encode(), [0xa1, 1, 0]);
+    }
+
+    #[test]
+    fn every_field_stands_under_the_signature() {
+        let good = bulletin(7, T0, &set());
+        let fields = good.fields().clone();
+        let entry = |change: fn(&mut SupernodeEntry)| {
+            let mut fields = fields.clone();
+            change(&mut fields.supernodes[0]);
+            fields
+        };
+        let forgeries = [
+            BulletinFields { epoch: 8, ..fields.clone() },
+            BulletinFields { issued: T0 + secs(1), ..fields.clone() },
+            BulletinFields { supernodes: vec![], ..fields.clone() },
+            entry(|entry| entry.credential = supernode(2)),
+            entry(|entry| entry.udp[0] = "203.0.113.66:5060".parse().unwrap()),
+            entry(|entry| entry.tcp[0] = "203.0.113.66:80".parse().unwrap()),
+            BulletinFields { oldest_version: 0, ..fields.clone() },
+            BulletinFields { newest_version: 2, ..fields.clone() },
+            BulletinFields { revoked_hash: [0; 32], ..fields.clone() },
+            BulletinFields { revoked_pages: 1, ..fields.clone() },
+            BulletinFields { revoked_newest: RevokedSet::new(), ..fields.clone() },
+        ];
+        for forgery in forgeries {
+            let refused = realm().accept_bulletin(&forge(&good, &forgery), T0);
+            assert_eq!(refused, Err(SIGNATURE), "{forgery:?}");
+        }
+        let moved = BulletinFields { realm: RealmName::parse("example.org").unwrap(), ..fields.clone() };
+        assert!(
+            Bulletin::verify(
+                &forge(&good, &BulletinFields { supernodes: vec![], ..moved }),
+                &issuer().public()
+            )
+            .is_err()
+        );
+        let disowned = BulletinFields { issuer: IssuerId([0; 8]), ..fields };
+        let refused = realm().accept_bulletin(&forge(&good, &disowned), T0);
+        assert_eq!(refused, Err(RealmError::UnknownIssuer));
+    }
+
+    #[test]
+    fn every_field_of_a_page_stands_under_the_signature() {
+        let mut realm = realm();
+        let fields = BulletinFields { revoked_pages: 1, ..bulletin_fields(1, T0, &set()) };
+        let bulletin = Bulletin::issue(&issuer(), fields).unwrap();
+        assert_eq!(realm.accept_bulletin(bulletin.bytes(), T0), Ok(true));
+        let page = RevokedPage::split(&issuer(), &example_net(), &set()).unwrap().remove(0);
+        let fields = page.fields().clone();
+        let entries = revoked(&[supernode(1).node]);
+        let forged = forge(&page, &RevokedPageFields { entries, ..fields.clone() });
+        assert_eq!(realm.accept_revoked_page(&forged, T0), Err(SIGNATURE));
+        let forgeries = [
+            RevokedPageFields { realm: RealmName::parse("example.org").unwrap(), ..fields.clone() },
+            RevokedPageFields { set: [0; 32], ..fields.clone() },
+            RevokedPageFields { pages: 2, ..fields.clone() },
+            RevokedPageFields { pages: 2, index: 1, ..fields.clone() },
+            RevokedPageFields { issuer: IssuerId([0; 8]), ..fields },
+        ];
+        for forgery in forgeries {
+            let forged = forge(&page, &forgery);
+            assert!(realm.accept_revoked_page(&forged, T0).is_err(), "{forgery:?}");
+            assert!(RevokedPage::verify(&forged, &issuer().public()).is_err(), "{forgery:?}");
+        }
+        assert_eq!(realm.accept_revoked_page(page.bytes(), T0), Ok(true));
+    }
+
+    /// Every bound at its edge: the fullest bulletin still is one frame's body.
+    #[test]
+    fn the_fullest_bulletin_fits() {
+        let label = "b".repeat(47);
+        let realm = RealmName::parse(&format!("{label}.{label}b")).unwrap();
+        let addrs: Vec<SocketAddr> =
+            (0..2).map(|port| SocketAddr::new([0x2001; 8].into(), 5060 + port)).collect();
+        let supernodes = (0..32)
+            .map(|number| SupernodeEntry {
+                credential: Credential::issue(
+                    &issuer(),
+                    CredentialFields { realm: realm.clone(), ..supernode_fields(number) },
+                )
+                .unwrap(),
+                udp: addrs.clone(),
+                tcp: addrs.clone(),
+            })
+            .collect();
+        let nodes: Vec<NodeId> = (0..64).map(|n| NodeId([n; 16])).collect();
+        let fields = BulletinFields { realm, supernodes, ..bulletin_fields(u64::MAX, T0, &revoked(&nodes)) };
+        let bulletin = Bulletin::issue(&issuer(), fields).unwrap();
+        assert!(bulletin.bytes().len() <= BULLETIN_BYTES_MAX, "{}", bulletin.bytes().len());
+    }
+
+    #[test]
+    fn what_no_issuer_signs() {
+        let issue = |fields| Bulletin::issue(&issuer(), fields).map(|_| ());
+        let fields = bulletin_fields(1, T0, &set());
+        let entry = fields.supernodes[0].clone();
+        let person = SupernodeEntry { credential: device(0), ..entry.clone() };
+        assert_eq!(
+            issue(BulletinFields { supernodes: vec![person], ..fields.clone() }),
+            Err(DecodeError::OutOfBounds(5))
+        );
+        assert_eq!(
+            issue(BulletinFields { supernodes: vec![entry.clone(), entry], ..fields.clone() }),
+            Err(DecodeError::OutOfBounds(5))
+        );
+        assert_eq!(issue(BulletinFields { newest_version: 0, ..fields }), Err(DecodeError::OutOfBounds(7)));
+        let crowd: RevokedSet = (0..40_000u32)
+            .map(|n| (NodeId([[0; 12].as_slice(), &n.to_be_bytes()].concat().try_into().unwrap()), T0))
+            .collect();
+        assert!(RevokedPage::split(&SigningKey::from_seed([2; 32]), &example_net(), &crowd).is_err());
+    }
+}

@@ -230,3 +230,126 @@ pub(crate) fn seconds(map: &mut MapReader<'_>, key: i64) -> Result<UnixTime, Dec
         _ => Err(DecodeError::OutOfBounds(key)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::BadSignature;
+    use crate::realm::CredentialError;
+    use crate::sample::*;
+    use crate::signed::SignedError;
+
+    #[test]
+    fn golden_device_and_supernode() {
+        golden("credential-device", device(0).bytes());
+        golden("credential-supernode", supernode(1).bytes());
+        assert_eq!(Credential::decode_unverified(device(0).bytes()).unwrap().fields(), &device_fields(0));
+        assert_eq!(
+            Credential::decode_unverified(supernode(1).bytes()).unwrap().fields(),
+            &supernode_fields(1)
+        );
+    }
+
+    #[test]
+    fn the_longest_credential_stays_within_its_bound() {
+        let label = "a".repeat(47);
+        let fields = CredentialFields {
+            realm: RealmName::parse(&format!("{label}.{label}a")).unwrap(),
+            subject: Subject::Device {
+                account: AccountName::parse(&"a".repeat(ACCOUNT_NAME_BYTES_MAX)).unwrap(),
+                root: account_root().public(),
+            },
+            serial: u64::from(u32::MAX),
+            roles: Roles(0xffff & !Roles::SUPERNODE.0),
+            ..device_fields(0)
+        };
+        assert_eq!(fields.realm.as_str().len(), REALM_NAME_BYTES_MAX);
+        let credential = Credential::issue(&issuer(), fields).unwrap();
+        assert!(credential.bytes().len() <= CREDENTIAL_BYTES_MAX, "{}", credential.bytes().len());
+    }
+
+    /// One forgery per field: each is another credential under the old signature.
+    #[test]
+    fn every_field_stands_under_the_signature() {
+        let fields = device_fields(0);
+        let with_subject = |account: &str, root| CredentialFields {
+            subject: Subject::Device { account: AccountName::parse(account).unwrap(), root },
+            ..fields.clone()
+        };
+        let forgeries = [
+            with_subject("mallory", account_root().public()),
+            with_subject("alice", issuer().public()),
+            CredentialFields { key: issuer().public(), ..fields.clone() },
+            CredentialFields { sealing: SealingPublic([9; 32]), ..fields.clone() },
+            CredentialFields { node: NodeId([0; 16]), ..fields.clone() },
+            CredentialFields { roles: Roles::USER.with(Roles::GATEWAY), ..fields.clone() },
+            CredentialFields { not_before: T0 - secs(1), ..fields.clone() },
+            CredentialFields { not_after: fields.not_after + days(365), ..fields.clone() },
+            CredentialFields { serial: 2, ..fields.clone() },
+            CredentialFields {
+                subject: supernode_fields(1).subject,
+                roles: Roles::SUPERNODE,
+                ..fields.clone()
+            },
+        ];
+        let signature = CredentialError::Signed(SignedError::Signature(BadSignature));
+        for forgery in forgeries {
+            let bytes = forge(&device(0), &forgery);
+            assert_eq!(realm().verify_credential(&bytes, T0), Err(signature), "{forgery:?}");
+        }
+        let owner = CredentialFields {
+            subject: Subject::Supernode { owner: OwnerTag([0; 16]) },
+            ..supernode_fields(1)
+        };
+        assert_eq!(realm().verify_credential(&forge(&supernode(1), &owner), T0), Err(signature));
+
+        // Realm and issuer are looked at before the signature, and stand under it too.
+        let moved = CredentialFields { realm: RealmName::parse("example.org").unwrap(), ..fields.clone() };
+        let moved = forge(&device(0), &moved);
+        assert_eq!(realm().verify_credential(&moved, T0), Err(CredentialError::WrongRealm));
+        assert!(Credential::verify(&moved, &issuer().public()).is_err());
+        let disowned = CredentialFields { issuer: IssuerId([0; 8]), ..fields };
+        let disowned = forge(&device(0), &disowned);
+        assert_eq!(realm().verify_credential(&disowned, T0), Err(CredentialError::UnknownIssuer));
+        assert!(Credential::verify(&disowned, &issuer().public()).is_err());
+    }
+
+    #[test]
+    fn no_bit_can_be_turned() {
+        let good = device(0);
+        for bit in 0..good.bytes().len() * 8 {
+            let mut bytes = good.bytes().to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(realm().verify_credential(&bytes, T0).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn what_no_issuer_signs() {
+        let issue = |fields| Credential::issue(&issuer(), fields).map(|_| ());
+        let fields = device_fields(0);
+        let echo = Subject::Device { account: AccountName::parse("echo").unwrap(), root: issuer().public() };
+        let reserved = CredentialFields { subject: echo, ..fields.clone() };
+        assert_eq!(issue(reserved), Err(DecodeError::OutOfBounds(3)));
+        let dates = CredentialFields { not_after: fields.not_before, ..fields.clone() };
+        assert_eq!(issue(dates), Err(DecodeError::OutOfBounds(11)));
+        let roles = CredentialFields { roles: Roles::SUPERNODE, ..fields };
+        assert_eq!(issue(roles), Err(DecodeError::OutOfBounds(9)));
+        let roles = CredentialFields { roles: Roles::USER, ..supernode_fields(1) };
+        assert_eq!(issue(roles), Err(DecodeError::OutOfBounds(9)));
+    }
+
+    #[test]
+    fn later_fields_are_skipped_and_critical_ones_refused() {
+        let body = device_fields(0).encode();
+        let with = |key: u8| {
+            let mut body = body.clone();
+            body[0] += 1;
+            // 24..55 and -24..-1 take two bytes and one.
+            body.extend_from_slice(if key == 0 { &[0x18, 99, 1] } else { &[0x20, 1] });
+            CredentialFields::decode(&body)
+        };
+        assert_eq!(with(0).as_ref(), Ok(&device_fields(0)));
+        assert_eq!(with(1), Err(DecodeError::MustUnderstand(-1)));
+    }
+}

@@ -14,7 +14,7 @@ use crate::account::realm_name;
 use crate::keys::PublicKey;
 use crate::limits::{ACCOUNT_NAME_BYTES_MAX, INVITATION_SERVERS_MAX, INVITATION_TEXT_BYTES_MAX};
 use crate::name::{AccountName, RealmName};
-use crate::realm::host_port;
+use crate::statement::host_port;
 
 const PREFIX: &str = "yodel1";
 

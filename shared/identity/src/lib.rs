@@ -18,5 +18,8 @@ pub mod name;
 pub mod node;
 pub mod opaque;
 pub mod realm;
+#[cfg(test)]
+mod sample;
 pub mod seal;
 pub mod signed;
+pub mod statement;

@@ -298,6 +298,18 @@ impl LoginPending {
     }
 }
 
+/// Secrets print as their type's name.
+macro_rules! debug_nothing {
+    ($($name:ident)*) => {$(
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($name)).finish_non_exhaustive()
+            }
+        }
+    )*};
+}
+debug_nothing!(ExportKey Registering SigningIn OpaqueServer LoginPending);
+
 struct Names {
     client: String,
     server: String,

@@ -1,133 +1,20 @@
-//! The realm as everybody sees it: the **root statement**, signed by the root key that every invitation pins, names the
-//! issuer keys, the login server's TLS keys and its addresses; [`Realm`] holds the newest statement, the newest
-//! bulletin and the revoked set, and is what every signature is checked through.
+//! The realm as everybody sees it: [`Realm`] holds the newest root statement, the newest bulletin and the revoked set,
+//! and is what every signature is checked through.
 
 use std::collections::BTreeMap;
 
-use yodel_wire::codec::{DecodeError, MapReader, MapWriter, item_bytes};
+use yodel_wire::codec::DecodeError;
 use yodel_wire::time::UnixTime;
 
-use crate::account::{AccountCertificate, AccountRecord, realm_name};
+use crate::account::{AccountCertificate, AccountRecord};
 use crate::bulletin::{Bulletin, RevokedPage, RevokedSet, revoked_hash};
-use crate::credential::{Credential, IssuerId, seconds};
-use crate::keys::{Context, PublicKey, SigningKey};
-use crate::limits::{
-    BULLETIN_FRESH, CLOCK_TOLERANCE, CREDENTIAL_GRACE, HOST_PORT_BYTES_MAX, ISSUERS_MAX, SERVERS_MAX,
-    STATEMENT_BYTES_MAX, TLS_KEYS_MAX,
-};
+use crate::credential::{Credential, IssuerId};
+use crate::keys::PublicKey;
+use crate::limits::{BULLETIN_FRESH, CLOCK_TOLERANCE, CREDENTIAL_GRACE};
 use crate::name::RealmName;
 use crate::node::NodeId;
-use crate::signed::{Record, Signed, SignedError};
-
-/// A signed root statement with its exact bytes.
-pub type RootStatement = Signed<RootStatementFields>;
-
-/// What the realm's root key says. Keys: 1 version, 2 realm, 3 issued, 4 issuer keys (maps of 1 key, 2 not before,
-/// 3 not after), 5 TLS keys, 6 addresses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RootStatementFields {
-    /// The realm.
-    pub realm: RealmName,
-    /// When it was signed, whole seconds; a later one replaces an earlier.
-    pub issued: UnixTime,
-    /// Keys that sign credentials and bulletins, at most [`ISSUERS_MAX`].
-    pub issuers: Vec<IssuerKey>,
-    /// Keys the login server may prove on its links, at most [`TLS_KEYS_MAX`].
-    pub tls_keys: Vec<PublicKey>,
-    /// Where the login server answers, `host:port` each, at most [`SERVERS_MAX`].
-    pub servers: Vec<String>,
-}
-
-/// An issuer key and when it signs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IssuerKey {
-    /// The key.
-    pub key: PublicKey,
-    /// Start of its use, whole seconds.
-    pub not_before: UnixTime,
-    /// End of its use, whole seconds.
-    pub not_after: UnixTime,
-}
-
-impl RootStatement {
-    /// Signs a statement with the realm's root key.
-    ///
-    /// # Errors
-    /// When a field breaks its bounds.
-    pub fn issue(root: &SigningKey, fields: &RootStatementFields) -> Result<RootStatement, DecodeError> {
-        Signed::sign(root, fields)
-    }
-}
-
-impl Record for RootStatementFields {
-    const CONTEXT: Context = Context::RootStatement;
-    const BYTES_MAX: usize = STATEMENT_BYTES_MAX;
-
-    fn encode(&self) -> Vec<u8> {
-        let issuers: Vec<Vec<u8>> = self
-            .issuers
-            .iter()
-            .map(|issuer| {
-                MapWriter::new()
-                    .bytes(1, &issuer.key.0)
-                    .uint(2, issuer.not_before.as_secs())
-                    .uint(3, issuer.not_after.as_secs())
-                    .finish()
-            })
-            .collect();
-        let servers: Vec<&[u8]> = self.servers.iter().map(String::as_bytes).collect();
-        MapWriter::new()
-            .uint(1, 1)
-            .text(2, self.realm.as_str())
-            .uint(3, self.issued.as_secs())
-            .raw_items(4, &issuers)
-            .byte_items(5, self.tls_keys.iter().map(|key| key.0))
-            .byte_items(6, servers)
-            .finish()
-    }
-
-    fn decode(body: &[u8]) -> Result<RootStatementFields, DecodeError> {
-        let mut map = MapReader::parse(body)?;
-        if map.uint(1)? != 1 {
-            return Err(DecodeError::OutOfBounds(1));
-        }
-        let realm = realm_name(&mut map, 2)?;
-        let issued = seconds(&mut map, 3)?;
-        let mut issuers = Vec::new();
-        for raw in map.items(4, ISSUERS_MAX)? {
-            let mut issuer = MapReader::parse(raw)?;
-            issuers.push(IssuerKey {
-                key: PublicKey(issuer.array(1)?),
-                not_before: seconds(&mut issuer, 2)?,
-                not_after: seconds(&mut issuer, 3)?,
-            });
-            issuer.finish()?;
-        }
-        if issuers.is_empty() {
-            return Err(DecodeError::OutOfBounds(4));
-        }
-        let mut tls_keys = Vec::new();
-        for raw in map.items(5, TLS_KEYS_MAX)? {
-            let key = item_bytes(raw)?;
-            tls_keys.push(PublicKey(key.try_into().map_err(|_| DecodeError::OutOfBounds(5))?));
-        }
-        let mut servers = Vec::new();
-        for raw in map.items(6, SERVERS_MAX)? {
-            servers.push(host_port(item_bytes(raw)?).ok_or(DecodeError::OutOfBounds(6))?);
-        }
-        map.finish()?;
-        Ok(RootStatementFields { realm, issued, issuers, tls_keys, servers })
-    }
-}
-
-/// A `host:port` in printable ASCII.
-pub(crate) fn host_port(bytes: &[u8]) -> Option<String> {
-    let text = std::str::from_utf8(bytes).ok()?;
-    let (host, port) = text.rsplit_once(':')?;
-    let port: u16 = port.parse().ok()?;
-    let printable = text.bytes().all(|b| b.is_ascii_graphic());
-    (text.len() <= HOST_PORT_BYTES_MAX && !host.is_empty() && port != 0 && printable).then(|| text.to_owned())
-}
+use crate::signed::SignedError;
+pub use crate::statement::{IssuerKey, RootStatement, RootStatementFields};
 
 /// Why a statement, bulletin, page or account record is not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -512,4 +399,167 @@ enum Within {
     Yes,
     Before,
     After,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bulletin::BulletinFields;
+    use crate::credential::CredentialFields;
+    use crate::keys::{BadSignature, SigningKey};
+    use crate::sample::*;
+
+    const SIGNATURE: RealmError = RealmError::Signed(SignedError::Signature(BadSignature));
+    const TOLERANCE: std::time::Duration = CLOCK_TOLERANCE;
+
+    fn accept(realm: &mut Realm, bulletin: &Bulletin) {
+        assert_eq!(realm.accept_bulletin(bulletin.bytes(), T0), Ok(true));
+    }
+
+    #[test]
+    fn only_the_pinned_root_is_believed_and_only_forward() {
+        let mut realm = Realm::new(example_net(), issuer().public());
+        assert_eq!(realm.accept_statement(statement().bytes(), T0), Err(SIGNATURE));
+        let mut realm = Realm::new(RealmName::parse("example.org").unwrap(), root().public());
+        assert_eq!(realm.accept_statement(statement().bytes(), T0), Err(RealmError::WrongRealm));
+
+        let mut realm = crate::sample::realm();
+        assert_eq!(realm.accept_statement(statement().bytes(), T0), Ok(false));
+        assert!(realm.is_login_server(&SigningKey::from_seed([4; 32]).public().0));
+        let next = SigningKey::from_seed([5; 32]);
+        let later = RootStatementFields {
+            issued: T0 + secs(1),
+            issuers: vec![IssuerKey { key: next.public(), not_before: T0, not_after: T0 + days(1) }],
+            ..statement_fields()
+        };
+        let later = RootStatement::issue(&root(), &later).unwrap();
+        assert_eq!(realm.accept_statement(later.bytes(), T0), Ok(true));
+        assert_eq!(realm.accept_statement(statement().bytes(), T0), Ok(false), "no way back");
+        // The issuer that the root no longer names made nothing that is still believed.
+        assert_eq!(realm.verify_credential(device(0).bytes(), T0), Err(CredentialError::UnknownIssuer));
+        let record = account_record(vec![]).unwrap();
+        assert_eq!(realm.verify_account_record(record.bytes(), T0), Err(RealmError::UnknownIssuer));
+        let old = bulletin(1, T0, &revoked(&[]));
+        assert_eq!(realm.accept_bulletin(old.bytes(), T0), Err(RealmError::UnknownIssuer));
+        assert_eq!(realm.newest_signed_time(), T0 + secs(1));
+    }
+
+    #[test]
+    fn without_a_statement_nothing_is_believed() {
+        let realm = Realm::new(example_net(), root().public());
+        assert_eq!(realm.verify_credential(device(0).bytes(), T0), Err(CredentialError::UnknownIssuer));
+    }
+
+    #[test]
+    fn an_issuer_signs_within_its_dates_alone() {
+        let end = T0 + days(365);
+        let issued_at = |not_before: UnixTime| {
+            let fields = CredentialFields { not_before, not_after: not_before + days(3), ..device_fields(0) };
+            let credential = Credential::issue(&issuer(), fields).unwrap();
+            realm().verify_credential_ignoring_dates(credential.bytes()).map(|_| ())
+        };
+        assert_eq!(issued_at(T0 - TOLERANCE), Ok(()));
+        assert_eq!(issued_at(T0 - TOLERANCE - secs(1)), Err(CredentialError::UnknownIssuer));
+        assert_eq!(issued_at(end + TOLERANCE), Ok(()));
+        assert_eq!(issued_at(end + TOLERANCE + secs(1)), Err(CredentialError::UnknownIssuer));
+    }
+
+    #[test]
+    fn a_credential_lives_from_its_start_to_its_end_give_or_take_five_minutes() {
+        let start = T0 + days(10);
+        let fields = CredentialFields { not_before: start, not_after: start + days(3), ..device_fields(0) };
+        let credential = Credential::issue(&issuer(), fields).unwrap();
+        let at = |now: UnixTime, bulletin_at: UnixTime| {
+            let mut realm = realm();
+            accept(&mut realm, &bulletin(1, bulletin_at, &revoked(&[])));
+            realm.verify_credential(credential.bytes(), now).map(|_| ())
+        };
+        assert_eq!(at(start - TOLERANCE, T0), Ok(()));
+        assert_eq!(at(start - TOLERANCE - secs(1), T0), Err(CredentialError::NotYetValid));
+        let end = start + days(3);
+        assert_eq!(at(end + TOLERANCE, end), Ok(()));
+        assert_eq!(at(end + TOLERANCE + secs(1), end), Err(CredentialError::Expired));
+        // Seven days of grace while the newest bulletin is an hour old or older.
+        let late = end + TOLERANCE + secs(1);
+        assert_eq!(at(late, late - BULLETIN_FRESH), Ok(()));
+        assert_eq!(at(late, late - BULLETIN_FRESH + secs(1)), Err(CredentialError::Expired));
+        assert_eq!(at(end + days(7), T0), Ok(()));
+        assert_eq!(at(end + days(7) + secs(1), T0), Err(CredentialError::Expired));
+    }
+
+    #[test]
+    fn a_clock_behind_does_not_bring_back_the_expired() {
+        let mut realm = realm();
+        let end = T0 + days(3);
+        accept(&mut realm, &bulletin(1, end + TOLERANCE + secs(1), &revoked(&[])));
+        assert_eq!(realm.verify_credential(device(0).bytes(), T0), Err(CredentialError::Expired));
+        assert_eq!(realm.trusted_now(T0), end + TOLERANCE + secs(1));
+        assert_eq!(realm.trusted_now(end + days(1)), end + days(1));
+    }
+
+    #[test]
+    fn bulletins_only_move_forward_and_revoke() {
+        let mut realm = realm();
+        accept(&mut realm, &bulletin(5, T0, &revoked(&[])));
+        assert!(realm.verify_credential(device(0).bytes(), T0).is_ok());
+        let revoking = bulletin(6, T0 + secs(1), &revoked(&[device(0).node]));
+        accept(&mut realm, &revoking);
+        assert_eq!(realm.verify_credential(device(0).bytes(), T0), Err(CredentialError::Revoked));
+        assert!(realm.verify_credential(device(1).bytes(), T0).is_ok());
+        assert!(realm.verify_credential_ignoring_dates(device(0).bytes()).is_ok());
+        let older = bulletin(5, T0 + secs(2), &revoked(&[]));
+        assert_eq!(realm.accept_bulletin(older.bytes(), T0), Ok(false));
+        assert_eq!(realm.accept_bulletin(revoking.bytes(), T0), Ok(false));
+        assert!(realm.is_revoked(device(0).node));
+        assert_eq!(realm.epoch(), 6);
+        assert_eq!(realm.bulletin_bytes(), Some(revoking.bytes()));
+        let thief = SigningKey::from_seed([9; 32]);
+        let forged = Bulletin::issue(&thief, bulletin_fields(9, T0, &revoked(&[]))).unwrap();
+        assert_eq!(realm.accept_bulletin(forged.bytes(), T0), Err(RealmError::UnknownIssuer));
+        // The set is the bulletin's: an entry that ran out goes.
+        accept(&mut realm, &bulletin(7, T0 + secs(3), &revoked(&[])));
+        assert!(!realm.is_revoked(device(0).node));
+    }
+
+    #[test]
+    fn a_large_set_comes_in_pages_and_counts_page_by_page() {
+        let node = |n: u16| {
+            let [hi, lo] = n.to_be_bytes();
+            let mut id = [0; 16];
+            id[0] = hi;
+            id[1] = lo;
+            NodeId(id)
+        };
+        let set = revoked(&(0..1_300).map(node).collect::<Vec<_>>());
+        let pages = RevokedPage::split(&issuer(), &example_net(), &set).unwrap();
+        assert_eq!(pages.len(), 3);
+        let newest = revoked(&[node(1_299)]);
+        let named = BulletinFields {
+            revoked_hash: revoked_hash(&set),
+            revoked_pages: 3,
+            ..bulletin_fields(1, T0, &newest)
+        };
+        let mut realm = realm();
+        accept(&mut realm, &Bulletin::issue(&issuer(), named.clone()).unwrap());
+        assert_eq!(realm.revoked_pages_wanted(), Some(revoked_hash(&set)));
+        assert!(realm.is_revoked(node(1_299)) && !realm.is_revoked(node(0)));
+        assert_eq!(realm.accept_revoked_page(pages[2].bytes(), T0), Ok(false));
+        assert_eq!(realm.accept_revoked_page(pages[0].bytes(), T0), Ok(false));
+        assert!(realm.is_revoked(node(0)) && !realm.is_revoked(node(600)));
+        let other = RevokedPage::split(&issuer(), &example_net(), &newest).unwrap().remove(0);
+        assert_eq!(realm.accept_revoked_page(other.bytes(), T0), Err(RealmError::OtherSet));
+        assert_eq!(realm.accept_revoked_page(pages[1].bytes(), T0), Ok(true));
+        assert_eq!(realm.revoked_pages_wanted(), None);
+        assert_eq!(realm.revoked(), &set);
+        // One more is revoked: the bulletin's own entries complete what is held, no page is asked for.
+        let mut larger = set.clone();
+        larger.extend(revoked(&[node(1_300)]));
+        let named = BulletinFields {
+            revoked_hash: revoked_hash(&larger),
+            revoked_pages: 3,
+            ..bulletin_fields(2, T0, &revoked(&[node(1_300)]))
+        };
+        accept(&mut realm, &Bulletin::issue(&issuer(), named).unwrap());
+        assert_eq!(realm.revoked_pages_wanted(), None);
+    }
 }

@@ -295,3 +295,101 @@ impl Body for AccountRecordKept {
 fn user(map: &mut MapReader<'_>, key: i64) -> Result<AccountName, DecodeError> {
     AccountName::exact(map.text(key, ACCOUNT_NAME_BYTES_MAX)?).map_err(|_| DecodeError::OutOfBounds(key))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::*;
+
+    fn start() -> RegisterStart {
+        RegisterStart { secret: [9; 16], user: alice().user, opaque: vec![7; 32] }
+    }
+
+    fn finish() -> RegisterFinish {
+        let sealing = SealingPublic([6; 32]);
+        let proof = RegisterFinish::prove(&account_root(), &alice(), &device(0).key, &sealing);
+        RegisterFinish {
+            opaque: vec![7; 192],
+            root: account_root().public(),
+            sealed_root: vec![8; SEALED_ROOT_BYTES],
+            sealing,
+            proof,
+        }
+    }
+
+    fn enrolled() -> Enrolled {
+        Enrolled {
+            credential: device(0).bytes().to_vec(),
+            certificate: certificate().bytes().to_vec(),
+            statement: statement().bytes().to_vec(),
+            bulletin: Some(bulletin(1, T0, &revoked(&[])).bytes().to_vec()),
+            sealed_root: Some(vec![8; SEALED_ROOT_BYTES]),
+            account_record: Some(account_record(vec![device(0)]).unwrap().bytes().to_vec()),
+        }
+    }
+
+    fn round_trip<B: Body + PartialEq + std::fmt::Debug>(name: &str, body: &B) {
+        golden(&format!("frame-{name}"), &body.encode());
+        let frame = body.frame();
+        assert_eq!(frame.kind, B::KIND);
+        assert_eq!(B::decode(&frame.body).as_ref(), Ok(body), "{name}");
+        for cut in 0..frame.body.len() {
+            assert!(B::decode(&frame.body[..cut]).is_err(), "{name} cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn golden_bodies() {
+        round_trip("register-start", &start());
+        round_trip("register-response", &RegisterResponse { opaque: vec![7; 64] });
+        round_trip("register-finish", &finish());
+        round_trip("login-start", &LoginStart { user: alice().user, opaque: vec![7; 96] });
+        round_trip("login-response", &LoginResponse { opaque: vec![7; 320] });
+        round_trip("login-finish", &LoginFinish { opaque: vec![7; 64], sealing: SealingPublic([6; 32]) });
+        round_trip("enrolled", &enrolled());
+        round_trip("account-record", &AccountRecordOffer { record: vec![1; 40] });
+        round_trip("account-record-kept", &AccountRecordKept { version: 3 });
+    }
+
+    #[test]
+    fn what_is_optional_may_be_missing() {
+        let bare = Enrolled { bulletin: None, sealed_root: None, account_record: None, ..enrolled() };
+        assert!(Enrolled::decode(&bare.encode()).unwrap() == bare);
+    }
+
+    #[test]
+    fn a_bulletin_too_large_for_the_frame_is_left_out() {
+        let crowded = Enrolled { bulletin: Some(vec![0; BULLETIN_BYTES_MAX]), ..enrolled() };
+        let body = crowded.encode();
+        assert!(body.len() <= FRAME_BODY_BYTES_MAX);
+        assert!(Enrolled::decode(&body).unwrap() == Enrolled { bulletin: None, ..enrolled() });
+    }
+
+    /// One forgery per field under the root key's proof.
+    #[test]
+    fn the_proof_is_for_one_account_device_and_sealing_key() {
+        let finish = finish();
+        let device_key = device(0).key;
+        assert_eq!(finish.check_proof(&alice(), &device_key), Ok(()));
+        let bob = Aor::parse("bob@example.net").unwrap();
+        let other_realm = Aor::parse("alice@example.org").unwrap();
+        assert_eq!(finish.check_proof(&bob, &device_key), Err(BadSignature));
+        assert_eq!(finish.check_proof(&other_realm, &device_key), Err(BadSignature));
+        assert_eq!(finish.check_proof(&alice(), &device(1).key), Err(BadSignature));
+        let other = RegisterFinish { sealing: SealingPublic([5; 32]), ..finish.clone() };
+        assert_eq!(other.check_proof(&alice(), &device_key), Err(BadSignature));
+        let other = RegisterFinish { root: issuer().public(), ..finish };
+        assert_eq!(other.check_proof(&alice(), &device_key), Err(BadSignature));
+    }
+
+    #[test]
+    fn names_come_in_their_one_form_and_messages_within_bounds() {
+        let body = |user: &str, length| {
+            MapWriter::new().bytes(1, &[9; 16]).text(2, user).bytes(3, &vec![7; length]).finish()
+        };
+        assert!(RegisterStart::decode(&body("alice", OPAQUE_MESSAGE_BYTES_MAX)).is_ok());
+        assert_eq!(RegisterStart::decode(&body("Alice", 32)).err(), Some(DecodeError::OutOfBounds(2)));
+        let long = RegisterStart::decode(&body("alice", OPAQUE_MESSAGE_BYTES_MAX + 1));
+        assert_eq!(long.err(), Some(DecodeError::OutOfBounds(3)));
+    }
+}

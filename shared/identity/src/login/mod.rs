@@ -170,6 +170,19 @@ refusals! {
     Proof = 13, "a signature in the request does not verify";
 }
 
+/// Secrets and long messages print as their type's name.
+macro_rules! debug_nothing {
+    ($($name:ident)*) => {$(
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($name)).finish_non_exhaustive()
+            }
+        }
+    )*};
+}
+debug_nothing!(RegisterStart RegisterResponse RegisterFinish LoginStart LoginResponse LoginFinish);
+debug_nothing!(Enrolled AccountRecordOffer SupernodeEnrol SupernodeEnrolled);
+
 /// A byte string that a later check judges by content, of at most `max` bytes.
 fn blob(map: &mut MapReader<'_>, key: i64, max: usize) -> Result<Vec<u8>, DecodeError> {
     Ok(map.bytes(key, max)?.to_vec())

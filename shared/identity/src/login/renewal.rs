@@ -77,3 +77,50 @@ impl Record for RenewalFields {
         Ok(RenewalFields { credential, sealing, at })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::BadSignature;
+    use crate::limits::DEVICE_CREDENTIAL_LIFE;
+    use crate::sample::*;
+
+    fn key() -> SigningKey {
+        SigningKey::from_seed([0x20; 32])
+    }
+
+    fn fields() -> RenewalFields {
+        RenewalFields { credential: device(0), sealing: SealingPublic([6; 32]), at: T0 + days(1) }
+    }
+
+    #[test]
+    fn golden_renewal() {
+        let renewal = Renewal::issue(&key(), &fields()).unwrap();
+        golden("frame-renew", &renewal.frame().body);
+        let read = Renewal::decode_unverified(&renewal.frame().body).unwrap();
+        assert_eq!(read.fields(), &fields());
+        assert_eq!(read.check_proof(), Ok(()));
+        // Also long after the credential ran out.
+        let late = T0 + DEVICE_CREDENTIAL_LIFE + days(30);
+        assert!(realm().verify_credential(read.credential.bytes(), late).is_err());
+        assert!(realm().verify_credential_ignoring_dates(read.credential.bytes()).is_ok());
+    }
+
+    #[test]
+    fn every_field_stands_under_the_nodes_signature() {
+        let renewal = Renewal::issue(&key(), &fields()).unwrap();
+        let other_serial = crate::credential::CredentialFields { serial: 2, ..device_fields(0) };
+        let forgeries = [
+            RenewalFields { credential: device(1), ..fields() },
+            RenewalFields { credential: Credential::issue(&issuer(), other_serial).unwrap(), ..fields() },
+            RenewalFields { sealing: SealingPublic([5; 32]), ..fields() },
+            RenewalFields { at: T0 + days(2), ..fields() },
+        ];
+        for forgery in forgeries {
+            let forged = Renewal::decode_unverified(&forge(&renewal, &forgery)).unwrap();
+            assert_eq!(forged.check_proof(), Err(SignedError::Signature(BadSignature)), "{forgery:?}");
+        }
+        let stolen = Renewal::issue(&SigningKey::from_seed([0x21; 32]), &fields()).unwrap();
+        assert!(stolen.check_proof().is_err());
+    }
+}

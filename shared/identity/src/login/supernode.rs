@@ -109,3 +109,42 @@ impl Body for SupernodeState {
         Ok(SupernodeState { ready, udp, tcp })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::*;
+
+    fn addrs() -> (Vec<SocketAddr>, Vec<SocketAddr>) {
+        (vec!["203.0.113.1:5060".parse().unwrap()], vec!["[2001:db8::1]:80".parse().unwrap()])
+    }
+
+    fn round_trip<B: Body + PartialEq + std::fmt::Debug>(name: &str, body: &B) {
+        golden(&format!("frame-{name}"), &body.encode());
+        assert_eq!(B::decode(&body.encode()).as_ref(), Ok(body), "{name}");
+    }
+
+    #[test]
+    fn golden_bodies() {
+        let (udp, tcp) = addrs();
+        round_trip("supernode-state", &SupernodeState { ready: true, udp: udp.clone(), tcp: tcp.clone() });
+        let enrol = SupernodeEnrol { secret: [9; 16], sealing: SealingPublic([6; 32]), udp, tcp };
+        round_trip("supernode-enrol", &enrol);
+        let enrolled = SupernodeEnrolled {
+            credential: supernode(1).bytes().to_vec(),
+            statement: statement().bytes().to_vec(),
+            bulletin: Some(bulletin(1, T0, &revoked(&[])).bytes().to_vec()),
+        };
+        round_trip("supernode-enrolled", &enrolled);
+    }
+
+    #[test]
+    fn addresses_are_bounded() {
+        let state = |n: u16| {
+            let udp = (1..=n).map(|port| SocketAddr::from(([203, 0, 113, 1], port))).collect();
+            SupernodeState::decode(&SupernodeState { ready: true, udp, tcp: vec![] }.encode())
+        };
+        assert!(state(4).is_ok());
+        assert_eq!(state(5), Err(DecodeError::OutOfBounds(2)));
+    }
+}
