@@ -1,3 +1,4 @@
 //! Simulator, network-namespace scenarios, interoperability, vectors, fuzz, benches.
 
+pub mod audio_compare;
 pub mod sim;
