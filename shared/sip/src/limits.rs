@@ -15,8 +15,9 @@ pub const HEADER_BYTES_MAX: usize = 4 * 1024;
 /// Most continuation lines of one header field; nobody needs more, and each costs a scan.
 pub const FOLDS_MAX: usize = 16;
 
-/// Most `Via` values looked at. Our own messages have one; a gateway's proxies add a few.
-pub const VIAS_MAX: usize = 16;
+/// Most `Via` values of one message. Our own have one, a gateway's proxies add a few; RFC 4475 §3.1.1.7 has 34 and must
+/// be taken.
+pub const VIAS_MAX: usize = 64;
 
 /// Longest Call-ID, tag or branch that is taken as a key in a table, bytes. Longer ones are refused, so that a peer
 /// cannot make every entry of our tables large.

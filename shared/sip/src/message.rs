@@ -80,12 +80,11 @@ pub struct Request {
     pub method: Method,
     /// Of whom.
     pub uri: Uri,
-    /// The header fields. Content-Length is written by [`Request::encode`] when absent or wrong.
+    /// The header fields. [`Request::encode`] sets Content-Length right, and adds it to messages of our own.
     pub headers: Headers,
     /// The body.
     pub body: Vec<u8>,
-    /// As it came, when it is not `SIP/2.0`.
-    version: Option<String>,
+    wire: Wire,
 }
 
 /// A response.
@@ -95,12 +94,26 @@ pub struct Response {
     pub status: Status,
     /// The reason phrase, for people only. Bytes, because phones send what they like.
     pub reason: Vec<u8>,
-    /// The header fields. Content-Length is written by [`Response::encode`] when absent or wrong.
+    /// The header fields. [`Response::encode`] sets Content-Length right, and adds it to messages of our own.
     pub headers: Headers,
     /// The body.
     pub body: Vec<u8>,
-    /// As it came, when it is not `SIP/2.0`.
+    wire: Wire,
+}
+
+/// What has to be remembered of a message that was read, so that it can be written back as it came.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Wire {
+    /// The version, when it is not `SIP/2.0` in capitals.
     version: Option<String>,
+    /// It said no Content-Length: the body runs to the end (RFC 3261 §20.14).
+    no_length: bool,
+}
+
+impl Wire {
+    fn version(&self) -> &str {
+        self.version.as_deref().unwrap_or("SIP/2.0")
+    }
 }
 
 impl std::fmt::Debug for Request {
@@ -149,7 +162,7 @@ impl Request {
             uri: parts.uri.clone(),
             headers,
             body: Vec::new(),
-            version: None,
+            wire: Wire::default(),
         }
     }
 
@@ -163,8 +176,8 @@ impl Request {
 
     /// Writes it out.
     pub fn encode(&self) -> Vec<u8> {
-        let version = self.version.as_deref().unwrap_or("SIP/2.0");
-        encode(format!("{} {} {version}", self.method, self.uri).as_bytes(), &self.headers, &self.body)
+        let line = format!("{} {} {}", self.method, self.uri, self.wire.version());
+        encode(line.as_bytes(), &self.headers, &self.body, &self.wire)
     }
 
     /// The CANCEL for this INVITE (RFC 3261 §9.1): same Request-URI, Call-ID, To, From, number and branch.
@@ -190,7 +203,7 @@ impl Request {
         headers.add("Max-Forwards", "70");
         let number = own("CSeq").and_then(parse_cseq).map_or(0, |cseq| cseq.number);
         headers.add("CSeq", &CSeq { number, method: method.clone() }.to_string());
-        Request { method, uri: self.uri.clone(), headers, body: Vec::new(), version: None }
+        Request { method, uri: self.uri.clone(), headers, body: Vec::new(), wire: Wire::default() }
     }
 }
 
@@ -210,7 +223,7 @@ impl Response {
         {
             headers.set("To", &to.with_tag(tag).to_string());
         }
-        Response { status, reason: status.reason().into(), headers, body: Vec::new(), version: None }
+        Response { status, reason: status.reason().into(), headers, body: Vec::new(), wire: Wire::default() }
     }
 
     /// The same with a body of this type.
@@ -223,21 +236,21 @@ impl Response {
 
     /// Writes it out.
     pub fn encode(&self) -> Vec<u8> {
-        let mut line =
-            format!("{} {} ", self.version.as_deref().unwrap_or("SIP/2.0"), self.status).into_bytes();
+        let mut line = format!("{} {} ", self.wire.version(), self.status).into_bytes();
         line.extend(self.reason.iter().map(|b| if matches!(b, b'\r' | b'\n') { b' ' } else { *b }));
-        encode(&line, &self.headers, &self.body)
+        encode(&line, &self.headers, &self.body, &self.wire)
     }
 }
 
-fn encode(start_line: &[u8], headers: &Headers, body: &[u8]) -> Vec<u8> {
+fn encode(start_line: &[u8], headers: &Headers, body: &[u8], wire: &Wire) -> Vec<u8> {
     let mut out = start_line.to_vec();
     out.extend_from_slice(b"\r\n");
     let length = body.len().to_string();
     let mut stated = headers.all("Content-Length");
     let as_is = match (stated.next(), stated.next()) {
         (Some(header), None) => header.text().is_some_and(|text| text.parse() == Ok(body.len())),
-        _ => false,
+        (None, _) => wire.no_length,
+        (Some(_), Some(_)) => false,
     };
     if as_is {
         headers.write(&mut out);
@@ -366,20 +379,21 @@ impl Message {
             headers.push(Header::from_line(line).ok_or(ParseError::HeaderSyntax)?);
         }
         let body = parsed.body().to_vec();
+        let no_length = headers.first("Content-Length").is_none();
         Ok(match parsed {
             sipx_sip::Message::Request(request) => Message::Request(Request {
                 method: text(request.method.as_bytes())
                     .and_then(Method::parse)
                     .ok_or(ParseError::StartLine)?,
                 uri: request_uri(bytes)?,
-                version: version_of(&request.version)?,
+                wire: Wire { version: version_of(&request.version, bytes)?, no_length },
                 headers,
                 body,
             }),
             sipx_sip::Message::Response(response) => Message::Response(Response {
                 status: Status::new(response.status.code()).ok_or(ParseError::StartLine)?,
                 reason: response.reason.to_vec(),
-                version: version_of(&response.version)?,
+                wire: Wire { version: version_of(&response.version, bytes)?, no_length },
                 headers,
                 body,
             }),
@@ -392,11 +406,12 @@ impl Message {
     /// # Errors
     /// `Version`, `Missing`, `Repeated`, `Malformed`, `MethodMismatch`.
     pub fn check(&self) -> Result<(), ParseError> {
-        let (version, headers) = match self {
-            Message::Request(request) => (&request.version, &request.headers),
-            Message::Response(response) => (&response.version, &response.headers),
+        let (wire, headers) = match self {
+            Message::Request(request) => (&request.wire, &request.headers),
+            Message::Response(response) => (&response.wire, &response.headers),
         };
-        if version.is_some() {
+        // RFC 3261 §7.1: in whatever capitals.
+        if !wire.version().eq_ignore_ascii_case("SIP/2.0") {
             return Err(ParseError::Version);
         }
         for name in
@@ -482,16 +497,26 @@ fn text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok()
 }
 
-fn version_of(version: &sipx_sip::Version) -> Result<Option<String>, ParseError> {
-    if version.is_supported() {
-        return Ok(None);
-    }
-    text(version.as_bytes()).map(|text| Some(text.to_owned())).ok_or(ParseError::StartLine)
+/// The version as written, when it is not `SIP/2.0` in capitals: the parser knows one version and keeps the others.
+fn version_of(version: &sipx_sip::Version, bytes: &[u8]) -> Result<Option<String>, ParseError> {
+    let first = first_line(bytes).ok_or(ParseError::StartLine)?;
+    let written = match version {
+        sipx_sip::Version::Sip20 => {
+            first.split(|b| *b == b' ').find(|word| word.eq_ignore_ascii_case(b"SIP/2.0"))
+        }
+        sipx_sip::Version::Other(other) => Some(other.as_ref()),
+    };
+    let written = written.and_then(text).ok_or(ParseError::StartLine)?;
+    Ok((written != "SIP/2.0").then(|| written.to_owned()))
+}
+
+fn first_line(bytes: &[u8]) -> Option<&[u8]> {
+    bytes.split(|b| *b == b'\r').next()
 }
 
 /// The Request-URI exactly as written; the parser has seen that the line has two spaces.
 fn request_uri(bytes: &[u8]) -> Result<Uri, ParseError> {
-    let line = bytes.split(|b| *b == b'\r').next().and_then(text).ok_or(ParseError::StartLine)?;
+    let line = first_line(bytes).and_then(text).ok_or(ParseError::StartLine)?;
     let uri = line.split(' ').nth(1).ok_or(ParseError::StartLine)?;
     parse_uri(uri).map_err(|_| ParseError::StartLine)
 }
@@ -591,154 +616,4 @@ fn vias(headers: &Headers) -> Result<Vec<Via>, ParseError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const INVITE: &str = "INVITE sip:bob@example.net SIP/2.0\r\n\
-        Via: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bKa\r\n\
-        Max-Forwards: 70\r\n\
-        From: \"Alice\" <sip:alice@example.net>;tag=1\r\n\
-        To: <sip:bob@example.net>\r\n\
-        Call-ID: c1\r\n\
-        CSeq: 7 INVITE\r\n\
-        Content-Length: 4\r\n\r\nbody";
-
-    fn request(text: &str) -> Request {
-        match Message::parse(text.as_bytes()).unwrap() {
-            Message::Request(request) => request,
-            Message::Response(_) => panic!("a request"),
-        }
-    }
-
-    fn refusal(from: &str, to: &str) -> ParseError {
-        assert!(INVITE.contains(from));
-        Message::parse(INVITE.replace(from, to).as_bytes()).unwrap_err()
-    }
-
-    #[test]
-    fn what_was_read_is_written_back() {
-        let invite = request(INVITE);
-        assert_eq!(String::from_utf8(invite.encode()).unwrap(), INVITE);
-        assert_eq!(
-            (invite.method.clone(), invite.call_id(), invite.body.as_slice()),
-            (Method::Invite, "c1".into(), &b"body"[..])
-        );
-        assert_eq!(invite.cseq(), Some(CSeq { number: 7, method: Method::Invite }));
-        assert_eq!((invite.from_tag().as_deref(), invite.to_tag()), (Some("1"), None));
-        assert_eq!(invite.branch().as_deref(), Some("z9hG4bKa"));
-        assert_eq!(invite.from().unwrap().display.as_deref(), Some("Alice"));
-    }
-
-    #[test]
-    fn what_may_not_be_acted_on_says_why() {
-        assert_eq!(refusal("Call-ID: c1", "Call-ID: c1\r\ni: c1"), ParseError::Repeated("Call-ID"));
-        assert_eq!(refusal("Call-ID: c1\r\n", ""), ParseError::Missing("Call-ID"));
-        assert_eq!(refusal("Call-ID: c1", "Call-ID: c 1"), ParseError::Malformed("Call-ID"));
-        assert_eq!(refusal("CSeq: 7 INVITE", "CSeq: 7 BYE"), ParseError::MethodMismatch);
-        assert_eq!(refusal("CSeq: 7 INVITE", "CSeq: 2147483648 INVITE"), ParseError::Malformed("CSeq"));
-        assert_eq!(refusal("SIP/2.0\r\nVia", "SIP/3.0\r\nVia"), ParseError::Version);
-        assert_eq!(refusal("Content-Length: 4", "Content-Length: 5"), ParseError::Framing);
-        assert_eq!(refusal("Content-Length: 4", "Content-Length: -4"), ParseError::Framing);
-        assert_eq!(refusal("Content-Length: 4", "Content-Length: 4\r\nl: 4"), ParseError::Framing);
-        assert_eq!(refusal("Max-Forwards: 70", "Max-Forwards: 256"), ParseError::Malformed("Max-Forwards"));
-        assert_eq!(refusal("SIP/2.0\r\n", " SIP/2.0\r\n"), ParseError::StartLine);
-        assert_eq!(ParseError::Version.status(), Status::VERSION_NOT_SUPPORTED);
-        assert_eq!(ParseError::TooLarge.status(), Status::MESSAGE_TOO_LARGE);
-    }
-
-    #[test]
-    fn a_missing_max_forwards_passes() {
-        assert_eq!(request(&INVITE.replace("Max-Forwards: 70\r\n", "")).max_forwards(), None);
-    }
-
-    #[test]
-    fn the_body_is_as_long_as_it_says() {
-        assert_eq!(request(&INVITE.replace("Content-Length: 4", "Content-Length: 2")).body, b"bo");
-        assert_eq!(request(&INVITE.replace("Content-Length: 4\r\n", "")).body, b"body");
-    }
-
-    #[test]
-    fn bounds_hold() {
-        let headers = |n: usize| INVITE.replace("Via:", &format!("{}Via:", "X: y\r\n".repeat(n - 7)));
-        assert!(Message::parse(headers(HEADERS_MAX).as_bytes()).is_ok());
-        assert_eq!(Message::parse(headers(HEADERS_MAX + 1).as_bytes()), Err(ParseError::TooManyHeaders));
-        let long = |n| INVITE.replace("Via:", &format!("X: {}\r\nVia:", "y".repeat(n - 3)));
-        assert!(Message::parse(long(HEADER_BYTES_MAX).as_bytes()).is_ok());
-        assert_eq!(Message::parse(long(HEADER_BYTES_MAX + 1).as_bytes()), Err(ParseError::TooLarge));
-        let body = |n: usize| {
-            format!("{INVITE}{}", "y".repeat(n - INVITE.len())).replace("Content-Length: 4\r\n", "")
-        };
-        assert!(Message::parse(body(MESSAGE_BYTES_MAX).as_bytes()).is_ok());
-        assert_eq!(Message::parse(&vec![b'y'; MESSAGE_BYTES_MAX + 1]), Err(ParseError::TooLarge));
-        let ids = |n| INVITE.replace("c1", &"c".repeat(n));
-        assert!(Message::parse(ids(TOKEN_BYTES_MAX).as_bytes()).is_ok());
-        assert_eq!(
-            Message::parse(ids(TOKEN_BYTES_MAX + 1).as_bytes()),
-            Err(ParseError::Malformed("Call-ID"))
-        );
-    }
-
-    #[test]
-    fn our_own_requests_read_back() {
-        let alice = NameAddr::parse("<sip:alice@example.net>").unwrap().with_tag("t1");
-        let bob = NameAddr::parse("<sip:bob@example.net>").unwrap();
-        let own = Request::new(&RequestParts {
-            method: Method::Message,
-            uri: bob.uri.clone(),
-            from: &alice,
-            to: &bob,
-            call_id: "c9",
-            cseq: 1,
-            branch: "z9hG4bKb",
-        })
-        .with_body("application/x-test", vec![0, 13, 10, 255]);
-        let read = request_bytes(&own.encode());
-        assert_eq!(read.body, own.body);
-        assert_eq!(read.content_type().as_deref(), Some("application/x-test"));
-        assert_eq!(read.branch().as_deref(), Some("z9hG4bKb"));
-        assert_eq!(read.max_forwards(), Some(70));
-    }
-
-    fn request_bytes(bytes: &[u8]) -> Request {
-        match Message::parse(bytes).unwrap() {
-            Message::Request(request) => request,
-            Message::Response(_) => panic!("a request"),
-        }
-    }
-
-    #[test]
-    fn answers_carry_what_the_request_said() {
-        let invite = request(INVITE);
-        let ringing = Response::to(&invite, Status::RINGING, Some("t2"));
-        assert_eq!(
-            String::from_utf8(ringing.encode()).unwrap(),
-            "SIP/2.0 180 Ringing\r\nVia: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bKa\r\n\
-             From: \"Alice\" <sip:alice@example.net>;tag=1\r\nTo: <sip:bob@example.net>;tag=t2\r\n\
-             Call-ID: c1\r\nCSeq: 7 INVITE\r\nContent-Length: 0\r\n\r\n"
-        );
-        assert_eq!(Response::to(&invite, Status::TRYING, Some("t2")).to_tag(), None);
-        assert!(matches!(Message::parse(&ringing.encode()), Ok(Message::Response(_))));
-    }
-
-    #[test]
-    fn cancel_and_ack_are_of_the_same_transaction() {
-        let invite = request(INVITE);
-        let cancel = request_bytes(&invite.cancel().encode());
-        assert_eq!(
-            (cancel.branch(), cancel.call_id(), cancel.to_tag()),
-            (invite.branch(), "c1".into(), None)
-        );
-        assert_eq!(cancel.cseq(), Some(CSeq { number: 7, method: Method::Cancel }));
-        let busy = Response::to(&invite, Status::BUSY_HERE, Some("t2"));
-        let ack = request_bytes(&invite.ack_for(&busy).encode());
-        assert_eq!((ack.branch(), ack.to_tag().as_deref()), (invite.branch(), Some("t2")));
-        assert_eq!(ack.cseq(), Some(CSeq { number: 7, method: Method::Ack }));
-    }
-
-    #[test]
-    fn cut_anywhere_never_reads_as_another_message() {
-        for cut in 0..INVITE.len() {
-            assert!(Message::parse(&INVITE.as_bytes()[..cut]).is_err(), "cut at {cut}");
-        }
-    }
-}
+mod tests;

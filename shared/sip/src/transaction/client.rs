@@ -65,7 +65,7 @@ enum State {
     },
     /// Another final answer to INVITE came; copies get the ACK again.
     Completed {
-        ack: Request,
+        ack: Box<Request>,
         until: Instant,
     },
     Over,
@@ -145,7 +145,7 @@ impl ClientTransaction {
             }
             State::Completed { ack, .. } => {
                 if status.is_final() && !status.is_success() {
-                    let request = ack.clone();
+                    let request = Request::clone(ack);
                     self.outputs.push_back(ClientOutput::Send { way: Way::First, request });
                 }
             }
@@ -179,7 +179,7 @@ impl ClientTransaction {
         } else {
             let ack = self.request.ack_for(response);
             self.outputs.push_back(ClientOutput::Send { way: Way::First, request: ack.clone() });
-            self.state = State::Completed { ack, until: now + TIMEOUT };
+            self.state = State::Completed { ack: Box::new(ack), until: now + TIMEOUT };
         }
     }
 
