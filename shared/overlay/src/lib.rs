@@ -21,3 +21,6 @@ pub mod publish;
 pub mod record;
 pub mod ring;
 pub mod verify;
+
+#[cfg(test)]
+mod testing;
