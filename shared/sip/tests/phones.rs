@@ -1,5 +1,11 @@
 //! Messages as real phones send them, in the shapes that other parsers refuse: instance ids, GRUUs, IPv6, compact and
 //! folded fields, transports and methods nobody listed. Names and addresses are of the documentation ranges.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests, which may fail loudly"
+)]
 
 use yodel_sip::message::{Message, ParseError, Request};
 use yodel_sip::method::Method;

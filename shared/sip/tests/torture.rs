@@ -1,4 +1,10 @@
 //! RFC 4475 and RFC 5118: what we do with each of their messages, and what we read in the ones that are valid.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests, which may fail loudly"
+)]
 
 use std::path::{Path, PathBuf};
 
