@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+pub mod file;
 mod group_commit;
 mod journal;
 pub mod limits;

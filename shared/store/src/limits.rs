@@ -45,3 +45,6 @@ pub const JOURNAL_COMPACT_RATIO: u64 = 4;
 
 /// Damaged files kept aside for whoever wants to look; older ones go first.
 pub const SET_ASIDE_MAX: usize = 8;
+
+/// Largest file that `file.rs` reads, bytes: the largest of ours, a bulletin, is 16 KiB.
+pub const FILE_BYTES_MAX: u64 = 1 << 20;
