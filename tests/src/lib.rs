@@ -1,4 +1,5 @@
 //! Simulator, network-namespace scenarios, interoperability, vectors, fuzz, benches.
 
 pub mod audio_compare;
+pub mod lab;
 pub mod sim;
