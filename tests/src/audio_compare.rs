@@ -347,5 +347,49 @@ impl Spectrum {
     }
 }
 
+fn random(state: &mut u64) -> f32 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+}
+
+/// Something like speech: syllables of voiced harmonics under moving formants, hissing between, pauses. 48 kHz, the same for the same seed.
+pub fn synthetic_speech(seed: u64, seconds: usize) -> Vec<f32> {
+    let mut state = seed;
+    let mut out = Vec::new();
+    let mut phase = 0.0f32;
+    while out.len() < seconds * 48_000 {
+        let length = (7_000.0 + 4_000.0 * random(&mut state)) as usize;
+        let kind = random(&mut state);
+        let formants = [500.0 + 300.0 * random(&mut state), 1_600.0 + 700.0 * random(&mut state), 2_700.0];
+        let pitch = 120.0 + 30.0 * random(&mut state);
+        let mut before = 0.0;
+        for n in 0..length {
+            let shape = (std::f32::consts::PI * n as f32 / length as f32).sin();
+            let sample = if kind < -0.6 {
+                0.0
+            } else if kind < -0.3 {
+                let noise = random(&mut state);
+                let hiss = noise - before;
+                before = noise;
+                0.04 * hiss
+            } else {
+                phase = (phase + pitch * (1.0 + 0.1 * shape) / 48_000.0).fract();
+                (1..28)
+                    .map(|h| {
+                        let gain: f32 = formants
+                            .iter()
+                            .map(|f| 1.0 / (1.0 + ((pitch * h as f32 - f) / 120.0).powi(2)))
+                            .sum();
+                        0.12 * gain * (std::f32::consts::TAU * phase * h as f32).sin()
+                    })
+                    .sum()
+            };
+            out.push(shape * sample);
+        }
+    }
+    out.truncate(seconds * 48_000);
+    out
+}
+
 #[cfg(test)]
 mod tests;
