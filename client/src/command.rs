@@ -8,6 +8,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use yodel_identity::account::AccountRecord;
+use yodel_identity::credential::Credential;
+use yodel_identity::keys::SealingKey;
 use yodel_identity::name::Aor;
 use yodel_identity::node::NodeId;
 use yodel_media::AudioEnd;
@@ -28,6 +31,8 @@ pub enum Command {
     Request(RequestId, Request),
     /// The host's own addresses, at which the one UDP socket is reached: at the start and at each change. No reply.
     Addresses(Vec<SocketAddr>),
+    /// Where the login server answers, resolved from the realm's statement: at the start and at each change. No reply.
+    LoginServers(Vec<SocketAddr>),
     /// The ring of this incoming call reached a user interface or an auto-answer. No reply.
     RingShown(CallId),
     /// End: say goodbye to homes and peers, then emit [`Event::Stopped`]. No reply.
@@ -97,8 +102,26 @@ pub enum Event {
     Contact(ContactEvent),
     /// The device got online, or is not any more.
     Online(Online),
+    /// The login server issued the next credential: keep it and its sealing key with the other keys.
+    Renewed(Box<KeptKeys>),
     /// After [`Command::Stop`]: nothing follows.
     Stopped,
+}
+
+/// What a renewal changes among the keys on disk.
+pub struct KeptKeys {
+    /// The newest credential.
+    pub credential: Credential,
+    /// The account record that lists it.
+    pub record: AccountRecord,
+    /// The sealing key in the credential; older ones stay for ten days.
+    pub sealing: SealingKey,
+}
+
+impl fmt::Debug for KeptKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeptKeys(..)")
+    }
 }
 
 /// What a request got.

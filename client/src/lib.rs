@@ -1,4 +1,12 @@
 //! The softphone as a library: `main` is thin, and the tests drive the same root machine.
 
 pub mod audio;
+pub mod book;
 pub mod command;
+pub mod history;
+pub mod homes;
+pub mod limits;
+pub mod lookups;
+pub mod node;
+pub mod publish;
+pub mod renew;

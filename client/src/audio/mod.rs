@@ -10,7 +10,7 @@ pub mod spec;
 pub mod tone;
 pub mod wav;
 
-pub use opus::{OpusCodec, OpusCodecs};
+pub use opus::OpusCodec;
 pub use spec::Spec;
 
 /// Why there is no audio. Its cause code is always `audio.no-device`.

@@ -1,0 +1,180 @@
+//! Reading records through the homes, believing nothing that does not verify.
+//!
+//! Contract: [`Lookups::start`], then [`Lookups::handle_answer`] with every `Answer` frame of a home and
+//! [`Lookups::handle_timeout`] at [`Lookups::deadline`]; drain [`Lookups::poll_output`]. Each lookup ends with exactly one
+//! settled result; a found one may come before it, so that a call can start with the first valid answer.
+//!
+//! The first home is asked, the second 300 ms later. "No such account" from one home is asked of the other too: one
+//! lying home must not make an account vanish.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use yodel_identity::name::Aor;
+use yodel_identity::node::NodeId;
+use yodel_identity::realm::Realm;
+use yodel_overlay::record::{Answer, ReadRequest, Scope};
+use yodel_overlay::verify::LookupResult;
+use yodel_wire::frame::Frame;
+use yodel_wire::time::{Instant, Now};
+
+use crate::limits::{LOOKUP, LOOKUP_SECOND_WAY, LOOKUPS_MAX};
+
+/// Who asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// A call or a message.
+    Call(yodel_call::event::LookupId),
+    /// The phone itself, for its own records.
+    Own,
+    /// Somebody is about to become a contact.
+    Contact(Aor),
+}
+
+/// What the lookups want done or tell.
+#[derive(Debug)]
+pub enum LookupsOutput {
+    /// Write this frame to this home.
+    Frame(NodeId, Frame),
+    /// A result; the last one when it is settled or nothing was found.
+    Result(Asker, LookupResult),
+}
+
+#[derive(Debug)]
+struct Pending {
+    asker: Asker,
+    key: [u8; 16],
+    past_cache: bool,
+    began: Instant,
+    asked: Vec<NodeId>,
+    /// Homes that said there is no such account, or that they cannot tell.
+    none: usize,
+    unreachable: usize,
+    found: bool,
+}
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub struct Lookups {
+    next: u64,
+    pending: BTreeMap<u64, Pending>,
+    homes: Vec<NodeId>,
+    outputs: VecDeque<LookupsOutput>,
+}
+
+impl Lookups {
+    /// Nothing asked yet.
+    pub fn new() -> Lookups {
+        Lookups::default()
+    }
+
+    /// The warm homes, the first one first. Lookups that a lost home did not answer go to the next.
+    pub fn set_homes(&mut self, homes: Vec<NodeId>) {
+        let lost: Vec<u64> = self
+            .pending
+            .iter()
+            .filter(|(_, p)| !p.asked.iter().any(|home| homes.contains(home)))
+            .map(|(id, _)| *id)
+            .collect();
+        self.homes = homes;
+        for id in lost {
+            self.ask_next(id);
+        }
+    }
+
+    /// Asks for the records of an account.
+    pub fn start(&mut self, now: Now, asker: Asker, aor: &Aor, past_cache: bool) {
+        if self.pending.len() >= LOOKUPS_MAX {
+            self.outputs.push_back(LookupsOutput::Result(asker, LookupResult::Unreachable));
+            return;
+        }
+        self.next += 1;
+        self.pending.insert(
+            self.next,
+            Pending {
+                asker,
+                key: aor.key(),
+                past_cache,
+                began: now.mono,
+                asked: Vec::new(),
+                none: 0,
+                unreachable: 0,
+                found: false,
+            },
+        );
+        self.ask_next(self.next);
+    }
+
+    fn ask_next(&mut self, id: u64) {
+        let Some(pending) = self.pending.get_mut(&id) else { return };
+        let Some(home) = self.homes.iter().find(|home| !pending.asked.contains(home)) else { return };
+        pending.asked.push(*home);
+        let request =
+            ReadRequest { id, key: pending.key, scope: Scope::Walk, past_cache: pending.past_cache };
+        self.outputs.push_back(LookupsOutput::Frame(*home, request.encode()));
+    }
+
+    /// A home answered.
+    pub fn handle_answer(&mut self, now: Now, realm: &Realm, home: NodeId, answer: &Answer) {
+        let Some(pending) = self.pending.get_mut(&answer.id) else { return };
+        if !pending.asked.contains(&home) {
+            return;
+        }
+        let result = LookupResult::from_answer(realm, &pending.key, answer, now.unix);
+        match &result {
+            LookupResult::Found { settled, .. } => {
+                pending.found = true;
+                let asker = pending.asker.clone();
+                if *settled {
+                    self.pending.remove(&answer.id);
+                }
+                self.outputs.push_back(LookupsOutput::Result(asker, result));
+                return;
+            }
+            LookupResult::NoSuchAccount => pending.none += 1,
+            LookupResult::Unreachable => pending.unreachable += 1,
+        }
+        let all_heard = pending.none + pending.unreachable >= self.homes.len().min(2);
+        if all_heard && !pending.found {
+            self.finish(answer.id);
+        } else {
+            self.ask_next(answer.id);
+        }
+    }
+
+    fn finish(&mut self, id: u64) {
+        let Some(pending) = self.pending.remove(&id) else { return };
+        if !pending.found {
+            let result =
+                if pending.none > 0 { LookupResult::NoSuchAccount } else { LookupResult::Unreachable };
+            self.outputs.push_back(LookupsOutput::Result(pending.asker, result));
+        }
+    }
+
+    /// The second way, and the end of patience.
+    pub fn handle_timeout(&mut self, now: Now) {
+        let ids: Vec<u64> = self.pending.keys().copied().collect();
+        for id in ids {
+            let Some(pending) = self.pending.get(&id) else { continue };
+            let waited = now.mono.since(pending.began);
+            if waited >= LOOKUP {
+                self.finish(id);
+            } else if waited >= LOOKUP_SECOND_WAY && pending.asked.len() < 2 {
+                self.ask_next(id);
+            }
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        let next = |p: &Pending| {
+            let second = p.asked.len() < 2 && self.homes.iter().any(|home| !p.asked.contains(home));
+            p.began + if second { LOOKUP_SECOND_WAY } else { LOOKUP }
+        };
+        self.pending.values().map(next).min()
+    }
+
+    /// The next thing to carry out.
+    pub fn poll_output(&mut self) -> Option<LookupsOutput> {
+        self.outputs.pop_front()
+    }
+}

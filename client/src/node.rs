@@ -1,0 +1,881 @@
+//! The phone's root machine: routes commands, links and datagrams to its parts, and holds nothing else.
+//!
+//! | part | subject |
+//! |---|---|
+//! | [`Homes`] | two attachments kept warm; relays attached to for a session |
+//! | [`Publisher`] | the own contact entry and account record |
+//! | [`Lookups`] | other people's records |
+//! | [`Book`] | contacts, requests, tags |
+//! | [`Gatherer`] | where the one UDP socket is seen |
+//! | [`Renewal`] | the next credential, before this one ends |
+//! | [`Calls`] | every call, from the dialling to its cause |
+//!
+//! Contract: `yodel_wire::machine`. Commands and events are in [`crate::command`]. A command's reply follows when what it
+//! stored is on stable storage.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+
+use rand_chacha::ChaCha20Rng;
+use rand_core::{RngCore, SeedableRng};
+use yodel_call::call::Calls;
+use yodel_call::event::{
+    self as call_event, CallId, CallsOutput, CodecFactory, Config, DeviceEntry, DialOptions, Identity,
+    MessageId, RelayLink, Role, State, Target,
+};
+use yodel_identity::account::AccountRecord;
+use yodel_identity::bulletin::BulletinWanted;
+use yodel_identity::credential::Credential;
+use yodel_identity::keys::{SealingKey, SigningKey};
+use yodel_identity::name::Aor;
+use yodel_identity::node::NodeId;
+use yodel_identity::realm::Realm;
+use yodel_nat::gather::{GatherOutput, Gatherer};
+use yodel_net::Exit;
+use yodel_overlay::attach::RefuseReason;
+use yodel_overlay::record::{Answer, Written};
+use yodel_overlay::verify::LookupResult;
+use yodel_relay::control::is_relay;
+use yodel_sip::envelope::{Envelope, Return};
+use yodel_wire::first_byte::DatagramKind;
+use yodel_wire::frame::{Frame, FrameKind};
+use yodel_wire::machine::{CommitResult, LinkEvent, LinkId, Machine, Output, Ticket, Write};
+use yodel_wire::time::{Instant, Now};
+
+use crate::book::{Book, BookError, BookNews};
+use crate::command::{
+    Cause, Command, ContactChange, ContactEvent, ContactRequest, Dial, Event, Failure, HomeStatus, KeptKeys,
+    Online, Reply, Request, RequestId, Status, Why, WhyStep,
+};
+use crate::command::{Contact, ContactState};
+use crate::history::History;
+use crate::homes::{Home, Homes, HomesOutput, LinkIds};
+use crate::limits::{FAREWELL, PENDING_MAX};
+use crate::lookups::{Asker, Lookups, LookupsOutput};
+use crate::publish::{Publisher, PublisherOutput};
+use crate::renew::{PENDING, Renewal, RenewalOutput, Renewed};
+
+/// Store tree of what the phone remembers of itself.
+pub const SELF: &str = "self";
+/// Key of the contact entry's sequence number, 8 bytes, big-endian.
+pub const SEQUENCE: &[u8] = b"sequence";
+/// Key of the newest bulletin: the host cache.
+pub const BULLETIN: &[u8] = b"bulletin";
+
+/// What sign-in left: who this device is.
+pub struct Installation {
+    /// The realm's verifier, with the newest statement and bulletin that are kept here.
+    pub realm: Realm,
+    /// Whose device this is.
+    pub aor: Aor,
+    /// The device's key, proved by every TLS handshake.
+    pub device: SigningKey,
+    /// The account's root key; signs the record when a credential is renewed.
+    pub root: SigningKey,
+    /// Sealing keys, newest first, each with the hash of the credential it stands in.
+    pub sealing: Vec<(SealingKey, [u8; 32])>,
+    /// The newest credential.
+    pub credential: Credential,
+    /// The newest account record.
+    pub record: AccountRecord,
+}
+
+/// See the module's text.
+pub struct Client {
+    realm: Realm,
+    aor: Aor,
+    device_seed: zeroize::Zeroizing<[u8; 32]>,
+    sealing: Vec<(SealingKey, [u8; 32])>,
+    credential: Credential,
+    record: AccountRecord,
+    nonce: [u8; 16],
+    entry: Vec<u8>,
+    links: LinkIds,
+    homes: Homes,
+    publisher: Publisher,
+    lookups: Lookups,
+    book: Book,
+    gatherer: Gatherer,
+    renewal: Renewal,
+    calls: Calls,
+    history: History,
+    hosts: Vec<SocketAddr>,
+    refused: Option<RefuseReason>,
+    online: Online,
+    deliveries: BTreeMap<MessageId, Aor>,
+    tickets: u64,
+    replies: BTreeMap<Ticket, (RequestId, Reply)>,
+    renewal_ticket: Option<Ticket>,
+    stopping: Option<Instant>,
+    epoch: u64,
+    outputs: VecDeque<Output<Event>>,
+}
+
+impl Client {
+    /// A phone with what sign-in left and what the store held (`(tree, key, value)` of [`SELF`] and the book's trees).
+    pub fn new(
+        now: Now,
+        installation: Installation,
+        stored: &[(String, Vec<u8>, Vec<u8>)],
+        codecs: Box<dyn CodecFactory>,
+        seed: [u8; 32],
+    ) -> Client {
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let mut draw = || {
+            let mut seed = [0; 32];
+            rng.fill_bytes(&mut seed);
+            seed
+        };
+        let mut nonce = [0; 16];
+        nonce.copy_from_slice(draw().first_chunk::<16>().unwrap_or(&[0; 16]));
+        let Installation { mut realm, aor, device, root, sealing, credential, record } = installation;
+        let mut book = Book::new(aor.clone(), draw());
+        let mut sequence = 0;
+        for (tree, key, value) in stored {
+            if tree == SELF && key == SEQUENCE {
+                sequence = value.as_slice().try_into().map_or(0, u64::from_be_bytes);
+            } else if tree == SELF && key == BULLETIN {
+                // A cached bulletin that no longer verifies is as good as none.
+                let _ = realm.accept_bulletin(value, now.unix);
+            } else {
+                book.load(tree, key, value);
+            }
+        }
+        let allow_loopback = realm.bulletin().is_some_and(|bulletin| {
+            bulletin.supernodes.iter().any(|entry| entry.udp.iter().any(|addr| addr.ip().is_loopback()))
+        });
+        let device_seed = device.seed();
+        let signing = || SigningKey::from_seed(*device_seed);
+        let mut renewal = Renewal::new(now, root, signing(), credential.clone(), record.clone(), draw());
+        if let Some((_, _, value)) = stored.iter().find(|(tree, key, _)| tree == SELF && key == PENDING) {
+            renewal.load(value);
+        }
+        let publisher =
+            Publisher::new(aor.key(), credential.clone(), signing(), record.clone(), nonce, sequence);
+        let identity = identity(&credential, &device_seed, &sealing, &record, nonce, Vec::new());
+        let config = Config { role: Role::Phone, allow_loopback };
+        let mut client = Client {
+            homes: Homes::new(credential.bytes().to_vec(), draw()),
+            renewal,
+            gatherer: Gatherer::new(draw()),
+            calls: Calls::new(identity, config, codecs, draw()),
+            publisher,
+            lookups: Lookups::new(),
+            book,
+            realm,
+            aor,
+            device_seed,
+            sealing,
+            credential,
+            record,
+            nonce,
+            entry: Vec::new(),
+            links: LinkIds::default(),
+            history: History::default(),
+            hosts: Vec::new(),
+            refused: None,
+            online: Online::Connecting,
+            deliveries: BTreeMap::new(),
+            tickets: 0,
+            replies: BTreeMap::new(),
+            renewal_ticket: None,
+            stopping: None,
+            epoch: 0,
+            outputs: VecDeque::new(),
+        };
+        client.calls.set_contacts(client.book.contacts());
+        client.news(now);
+        client.settle(now);
+        client
+    }
+
+    /// Whether this phone is revoked by the bulletin it holds, or was refused as such.
+    fn is_out(&self) -> bool {
+        self.realm.is_revoked(self.credential.node)
+            || matches!(self.refused, Some(RefuseReason::Revoked | RefuseReason::Credential))
+    }
+
+    /// A bulletin may have come: supernodes and revocations.
+    fn news(&mut self, now: Now) {
+        let Some(bulletin) = self.realm.bulletin() else { return };
+        if bulletin.epoch == self.epoch {
+            return;
+        }
+        self.epoch = bulletin.epoch;
+        if self.realm.is_revoked(self.credential.node) {
+            self.homes.stop(now);
+            return;
+        }
+        let entries = bulletin.supernodes.clone();
+        self.homes.set_supernodes(now, self.epoch, &entries, &mut self.links);
+    }
+
+    fn homes_changed(&mut self, now: Now) {
+        let warm = self.homes.warm();
+        let nodes: Vec<NodeId> = warm.iter().map(|home| home.node).collect();
+        self.lookups.set_homes(nodes.clone());
+        self.publisher.set_homes(now, nodes);
+        let cold = self.homes.cold().map(|(_, addr)| addr);
+        self.gatherer.set_servers(now, warm.iter().filter_map(|home| home.udp).chain(cold).take(2));
+        let homes = warm
+            .iter()
+            .map(|home| call_event::Home { credential: home.credential.clone(), link: relay_link(home) })
+            .collect();
+        self.calls.set_homes(now, homes);
+        for home in &warm {
+            self.ask_for_news(home.node);
+        }
+    }
+
+    /// A home answers as soon as it has a newer bulletin; one request is always open.
+    fn ask_for_news(&mut self, home: NodeId) {
+        let wanted =
+            BulletinWanted { have_epoch: self.realm.epoch(), pages_of: self.realm.revoked_pages_wanted() };
+        self.homes.write(home, Frame::new(FrameKind::BulletinWanted, wanted.encode()));
+    }
+
+    fn home_frame(&mut self, now: Now, home: NodeId, frame: &Frame) {
+        if is_relay(frame.kind) {
+            self.calls.handle_relay_frame(now, home, frame);
+            return;
+        }
+        match frame.kind {
+            FrameKind::Answer => {
+                if let Ok(answer) = Answer::decode(&frame.body) {
+                    self.lookups.handle_answer(now, &self.realm, home, &answer);
+                }
+            }
+            FrameKind::Written => {
+                if let Ok(written) = Written::decode(&frame.body) {
+                    self.publisher.handle_written(now, &written);
+                }
+            }
+            FrameKind::SipDeliver => {
+                if let Ok(envelope) = Envelope::decode(&frame.body) {
+                    self.calls.handle_sip(now, &self.realm, home, envelope);
+                }
+            }
+            FrameKind::SipReturn => {
+                if let Ok(returned) = Return::decode(&frame.body) {
+                    self.calls.handle_sip_return(now, &self.realm, &returned);
+                }
+            }
+            FrameKind::Bulletin => {
+                if let Ok(true) = self.realm.accept_bulletin(&frame.body, now.unix) {
+                    self.store(SELF, BULLETIN, frame.body.clone());
+                    self.news(now);
+                }
+                self.ask_for_news(home);
+            }
+            FrameKind::RevokedPage => {
+                let _ = self.realm.accept_revoked_page(&frame.body, now.unix);
+            }
+            // Everything else has no place on a phone's link to its home; a home that sends it gains nothing.
+            _ => {}
+        }
+    }
+
+    fn store(&mut self, tree: &'static str, key: &[u8], value: Vec<u8>) {
+        let write = Write { tree, key: key.to_vec(), value: Some(value), journaled: false };
+        self.commit(vec![write], None);
+    }
+
+    fn commit(&mut self, writes: Vec<Write>, reply: Option<(RequestId, Reply)>) {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        if let Some(reply) = reply {
+            self.replies.insert(ticket, reply);
+        }
+        self.outputs.push_back(Output::Commit(ticket, writes));
+    }
+
+    fn book_changed(&mut self, reply: Option<(RequestId, Reply)>) {
+        self.calls.set_contacts(self.book.contacts());
+        let writes = self.book.take_writes();
+        match (writes.is_empty(), reply) {
+            (true, Some((id, reply))) => self.reply(id, Ok(reply)),
+            (true, None) => {}
+            (false, reply) => self.commit(writes, reply),
+        }
+    }
+
+    fn reply(&mut self, id: RequestId, result: Result<Reply, Failure>) {
+        self.outputs.push_back(Output::Event(Event::Reply(id, result)));
+    }
+
+    fn tell_contact(&mut self, aor: Aor, news: BookNews) {
+        let change = match news {
+            BookNews::Requested => ContactChange::Requested,
+            BookNews::StrangerCalled => ContactChange::StrangerCalled,
+            BookNews::Accepted => ContactChange::Accepted,
+            BookNews::Nothing => return,
+        };
+        self.outputs.push_back(Output::Event(Event::Contact(ContactEvent { aor, change })));
+    }
+
+    fn renewed(&mut self, now: Now, renewed: Renewed) {
+        let Renewed { credential, sealing, record } = renewed;
+        let kept = KeptKeys {
+            credential: credential.clone(),
+            record: record.clone(),
+            sealing: SealingKey::from_bytes(*sealing.to_bytes()),
+        };
+        self.outputs.push_back(Output::Event(Event::Renewed(Box::new(kept))));
+        self.sealing.insert(0, (sealing, credential.hash()));
+        self.credential = credential.clone();
+        self.record = record.clone();
+        self.refused = None;
+        self.homes.set_credential(credential.bytes().to_vec());
+        self.publisher.set_credential(now, credential, record);
+        self.identify();
+    }
+
+    fn identify(&mut self) {
+        let identity = identity(
+            &self.credential,
+            &self.device_seed,
+            &self.sealing,
+            &self.record,
+            self.nonce,
+            self.entry.clone(),
+        );
+        self.calls.set_identity(identity);
+    }
+
+    // --- requests
+
+    fn request(&mut self, now: Now, id: RequestId, request: Request) {
+        let result = match request {
+            Request::Status => Ok(Reply::Status(self.status())),
+            Request::Contacts => Ok(Reply::Contacts(self.contacts())),
+            Request::ContactRequests => Ok(Reply::Requests(self.requests())),
+            Request::ContactAdd(aor) => return self.book_request(id, &aor, |book, aor| book.add(aor)),
+            Request::ContactAccept(aor) => return self.book_request(id, &aor, |book, aor| book.accept(aor)),
+            Request::ContactReject(aor) => {
+                return self.book_request(id, &aor, |book, aor| book.reject(aor).map(|()| BookNews::Nothing));
+            }
+            Request::ContactRemove(aor) => {
+                let known = self.book.contacts().iter().any(|contact| contact.aor == aor);
+                if known {
+                    let event = ContactEvent { aor: aor.clone(), change: ContactChange::Removed };
+                    self.outputs.push_back(Output::Event(Event::Contact(event)));
+                }
+                return self.book_request(id, &aor, |book, aor| book.remove(aor).map(|()| BookNews::Nothing));
+            }
+            Request::Dial(dial) => self.dial(now, dial),
+            Request::Answer { call, audio } => self.ringing(call).and_then(|call| {
+                self.calls.answer(now, call, audio).then_some(Reply::Call(call)).ok_or_else(no_call)
+            }),
+            Request::Decline(call) => self.ringing(call).and_then(|call| {
+                self.calls.decline(now, call).then_some(Reply::Call(call)).ok_or_else(no_call)
+            }),
+            Request::Hangup(call) => self.running(call).and_then(|call| {
+                self.calls.hangup(now, call).then_some(Reply::Call(call)).ok_or_else(no_call)
+            }),
+            Request::Mute(call, muted) => self.running(call).map(|call| {
+                self.calls.mute(call, muted);
+                Reply::Call(call)
+            }),
+            Request::Calls => Ok(Reply::Calls(self.calls.list())),
+            Request::Why(call) => self.why(call),
+        };
+        self.reply(id, result);
+    }
+
+    fn book_request(
+        &mut self,
+        id: RequestId,
+        aor: &Aor,
+        change: impl FnOnce(&mut Book, &Aor) -> Result<BookNews, BookError>,
+    ) {
+        if aor.realm != self.aor.realm {
+            return self.reply(id, Err(other_realm()));
+        }
+        match change(&mut self.book, aor) {
+            Ok(news) => {
+                self.tell_contact(aor.clone(), news);
+                self.book_changed(Some((id, Reply::Done)));
+            }
+            Err(error) => {
+                let exit = match error {
+                    BookError::Full => Exit::Refused,
+                    BookError::NoRequest | BookError::NoContact => Exit::NoSuchUser,
+                    BookError::Own => Exit::Usage,
+                };
+                self.reply(id, Err(Failure::new(exit, error.to_string())));
+            }
+        }
+    }
+
+    fn dial(&mut self, now: Now, dial: Dial) -> Result<Reply, Failure> {
+        if dial.peer.realm != self.aor.realm {
+            return Err(other_realm());
+        }
+        if self.is_out() {
+            return Err(Failure {
+                exit: Exit::NotSignedIn,
+                message: "this device's credential has ended or was revoked; sign in again".into(),
+                cause: Some(Cause::SigninExpired),
+            });
+        }
+        let target = if dial.peer.is_echo() { Target::Echo } else { Target::Account(dial.peer) };
+        let options = DialOptions {
+            audio: dial.audio,
+            relay_only: dial.relay_only,
+            max: dial.max,
+            ring_timeout: dial.ring_timeout,
+        };
+        Ok(Reply::Call(self.calls.dial(now, &self.realm, target, options)))
+    }
+
+    /// The one incoming call that is meant.
+    fn ringing(&self, call: Option<CallId>) -> Result<CallId, Failure> {
+        let ringing = |info: &&call_event::CallInfo| {
+            info.direction == call_event::Direction::In && matches!(info.state, "contacting" | "alerted")
+        };
+        self.one(call, ringing, "no call rings")
+    }
+
+    fn running(&self, call: Option<CallId>) -> Result<CallId, Failure> {
+        self.one(call, |_| true, "there is no call")
+    }
+
+    fn one(
+        &self,
+        call: Option<CallId>,
+        fits: impl Fn(&&call_event::CallInfo) -> bool,
+        none: &str,
+    ) -> Result<CallId, Failure> {
+        let list = self.calls.list();
+        let mut fitting = list.iter().filter(|info| call.is_none_or(|call| info.call == call)).filter(fits);
+        match (fitting.next(), fitting.next()) {
+            (None, _) => Err(Failure::new(Exit::Failed, none)),
+            (Some(one), None) => Ok(one.call),
+            (Some(_), Some(_)) => {
+                Err(Failure::new(Exit::Usage, "there are several calls: name one (see `calls`)"))
+            }
+        }
+    }
+
+    fn why(&self, call: Option<CallId>) -> Result<Reply, Failure> {
+        let (info, ended) =
+            self.history.find(call).ok_or_else(|| Failure::new(Exit::Failed, "no call is remembered"))?;
+        let entries = self.calls.timeline(info.call).map(|timeline| timeline.entries()).unwrap_or_default();
+        let steps = entries
+            .iter()
+            .map(|entry| WhyStep { t: entry.at, device: entry.device, text: entry.step.to_string() })
+            .collect();
+        Ok(Reply::Why(Why { info: info.clone(), ended: ended.cloned(), steps }))
+    }
+
+    fn status(&self) -> Status {
+        let mut homes: Vec<HomeStatus> = self
+            .homes
+            .warm()
+            .iter()
+            .map(|home| HomeStatus { node: home.node, addr: home.addr, warm: true })
+            .collect();
+        if let Some((node, addr)) = self.homes.cold() {
+            homes.push(HomeStatus { node, addr, warm: false });
+        }
+        Status {
+            account: self.aor.clone(),
+            device: self.credential.node,
+            state: self.state(),
+            homes,
+            mapping: self.gatherer.mapping().to_string(),
+            // Without a server at a second address of the same host filtering cannot be told (RFC 5780 §4.4).
+            filtering: "unknown".into(),
+            credential_ends: self.credential.not_after.as_secs(),
+        }
+    }
+
+    fn state(&self) -> Online {
+        if self.is_out() || self.stopping.is_some() {
+            Online::Offline
+        } else if self.publisher.is_online() && !self.homes.warm().is_empty() {
+            Online::Online
+        } else {
+            Online::Connecting
+        }
+    }
+
+    fn contacts(&self) -> Vec<Contact> {
+        let state = |mutual| if mutual { ContactState::Accepted } else { ContactState::Asked };
+        self.book
+            .contacts()
+            .into_iter()
+            .map(|contact| Contact { state: state(contact.is_mutual()), aor: contact.aor })
+            .collect()
+    }
+
+    fn requests(&self) -> Vec<ContactRequest> {
+        self.book
+            .requests()
+            .map(|(aor, request)| ContactRequest {
+                aor: aor.clone(),
+                at_ms: request.at.as_millis(),
+                called: request.called,
+                note: request.note.clone(),
+            })
+            .collect()
+    }
+
+    // --- carrying out what the parts want
+
+    /// Drains every part until none has anything left; what one says may move another.
+    fn settle(&mut self, now: Now) {
+        loop {
+            self.deliver(now);
+            let mut moved = false;
+            while let Some(output) = self.homes.poll_output() {
+                moved = true;
+                self.homes_said(now, output);
+            }
+            while let Some(output) = self.lookups.poll_output() {
+                moved = true;
+                self.lookups_said(now, output);
+            }
+            while let Some(output) = self.publisher.poll_output() {
+                moved = true;
+                self.publisher_said(now, output);
+            }
+            while let Some(output) = self.gatherer.poll_output() {
+                moved = true;
+                match output {
+                    GatherOutput::Send { to, bytes } => {
+                        self.outputs.push_back(Output::Datagram { to, bytes })
+                    }
+                    GatherOutput::Reflexive { .. } => self.addresses_changed(now),
+                    GatherOutput::Mapping(_) => {}
+                }
+            }
+            while let Some(output) = self.renewal.poll_output() {
+                moved = true;
+                match output {
+                    RenewalOutput::Link(link, action) => self.outputs.push_back(Output::Link(link, action)),
+                    RenewalOutput::Renewed(renewed) => self.renewed(now, *renewed),
+                    RenewalOutput::Store(pending) => {
+                        self.store(SELF, PENDING, pending);
+                        self.renewal_ticket = Some(Ticket(self.tickets));
+                    }
+                }
+            }
+            while let Some(output) = self.calls.poll_output() {
+                moved = true;
+                self.calls_said(now, output);
+            }
+            if !moved {
+                break;
+            }
+        }
+        self.homes.set_active(now, !self.calls.list().is_empty());
+        let online = self.state();
+        if online != self.online {
+            self.online = online;
+            self.outputs.push_back(Output::Event(Event::Online(online)));
+        }
+    }
+
+    /// Tells others that they are contacts here, as soon as this phone is online itself.
+    fn deliver(&mut self, now: Now) {
+        if !self.publisher.is_online() {
+            return;
+        }
+        for aor in self.book.due(now) {
+            self.lookups.start(now, Asker::Contact(aor.clone()), &aor, false);
+        }
+    }
+
+    fn homes_said(&mut self, now: Now, output: HomesOutput) {
+        match output {
+            HomesOutput::Link(link, action) => self.outputs.push_back(Output::Link(link, action)),
+            HomesOutput::Up(node) => {
+                self.refused = None;
+                let link = self.homes.attached(node).as_ref().map(relay_link);
+                self.calls.relay_link(now, node, link);
+                self.homes_changed(now);
+            }
+            HomesOutput::Down(node) => {
+                self.calls.relay_link(now, node, None);
+                self.homes_changed(now);
+            }
+            HomesOutput::Observed(_) => {
+                self.gatherer.refresh(now);
+                self.addresses_changed(now);
+            }
+            HomesOutput::Frame(home, frame) => self.home_frame(now, home, &frame),
+            HomesOutput::ClockOff { .. } => {}
+            HomesOutput::Refused(reason) => {
+                self.refused = Some(reason);
+                if reason == RefuseReason::Credential {
+                    self.renewal.hurry(now);
+                }
+            }
+        }
+    }
+
+    fn lookups_said(&mut self, now: Now, output: LookupsOutput) {
+        match output {
+            LookupsOutput::Frame(home, frame) => {
+                self.homes.write(home, frame);
+            }
+            LookupsOutput::Result(Asker::Own, result) => self.publisher.handle_read_back(now, &result),
+            LookupsOutput::Result(Asker::Call(id), result) => {
+                let result = match result {
+                    LookupResult::Found { account, entries, settled } => {
+                        let entries = entries.iter().map(device_entry).collect();
+                        call_event::LookupResult::Found { record: account, entries, settled }
+                    }
+                    LookupResult::NoSuchAccount => call_event::LookupResult::NoUser,
+                    LookupResult::Unreachable => call_event::LookupResult::Unreachable,
+                };
+                self.calls.handle_lookup(now, &self.realm, id, result);
+            }
+            LookupsOutput::Result(Asker::Contact(aor), result) => self.deliver_to(now, aor, result),
+        }
+    }
+
+    fn deliver_to(&mut self, now: Now, aor: Aor, result: LookupResult) {
+        let reachable = match result {
+            LookupResult::Found { settled: false, .. } => return,
+            LookupResult::Found { account, entries, .. } => {
+                self.book.pin(&aor, account.root) && !entries.is_empty()
+            }
+            LookupResult::NoSuchAccount | LookupResult::Unreachable => false,
+        };
+        self.book_changed(None);
+        match self.book.message_for(&aor) {
+            Some(message) if reachable && self.deliveries.len() < PENDING_MAX => {
+                let id = self.calls.send_message(now, &self.realm, aor.clone(), &message);
+                self.deliveries.insert(id, aor);
+            }
+            Some(_) | None => self.book.delivered(now, &aor, false),
+        }
+    }
+
+    fn publisher_said(&mut self, now: Now, output: PublisherOutput) {
+        match output {
+            PublisherOutput::Frame(home, frame) => {
+                self.homes.write(home, frame);
+            }
+            PublisherOutput::ReadBack => self.lookups.start(now, Asker::Own, &self.aor, true),
+            PublisherOutput::Sequence(sequence) => {
+                self.store(SELF, SEQUENCE, sequence.to_be_bytes().to_vec())
+            }
+            PublisherOutput::Entry(entry) => {
+                self.entry = entry;
+                self.identify();
+            }
+            PublisherOutput::Online(_) => {}
+            PublisherOutput::NewerRecord(record) => {
+                self.renewal.set_record((*record).clone());
+                self.record = *record;
+                self.identify();
+            }
+        }
+    }
+
+    fn addresses_changed(&mut self, now: Now) {
+        self.calls.set_local_addrs(now, self.hosts.clone(), self.gatherer.reflexive());
+    }
+
+    fn calls_said(&mut self, now: Now, output: CallsOutput) {
+        match output {
+            CallsOutput::Sip { via_home, envelope } => {
+                self.homes.write(via_home, Frame::new(FrameKind::SipSend, envelope.encode()));
+            }
+            CallsOutput::Datagram { to, bytes } => self.outputs.push_back(Output::Datagram { to, bytes }),
+            CallsOutput::RelayLinkWanted(relay) => {
+                match self.homes.attached(relay) {
+                    Some(home) => self.calls.relay_link(now, relay, Some(relay_link(&home))),
+                    None => {
+                        if !self.homes.want(now, relay, &mut self.links) {
+                            self.calls.relay_link(now, relay, None);
+                        }
+                    }
+                };
+            }
+            CallsOutput::RelayLinkDone(relay) => self.homes.unwant(now, relay, &mut self.links),
+            CallsOutput::RelayFrame { relay, frame } => {
+                self.homes.write(relay, frame);
+            }
+            // A phone is no supernode: there is no relay of its own.
+            CallsOutput::RelayLocal { .. } => {}
+            CallsOutput::Lookup { id, aor, past_cache } => {
+                self.lookups.start(now, Asker::Call(id), &aor, past_cache);
+            }
+            CallsOutput::Event(event) => {
+                self.history.take(&event);
+                if let State::Ended(ended) = &event.state
+                    && ended.answered
+                {
+                    // Somebody who answered is worth telling again soon, should a tag still wait.
+                    self.deliver(now);
+                }
+                self.outputs.push_back(Output::Event(Event::Call(event)));
+            }
+            CallsOutput::Incoming(incoming) => {
+                let news = self.book.handle_incoming(now, &incoming);
+                self.tell_contact(incoming.from, news);
+                self.book_changed(None);
+            }
+            CallsOutput::MessageDone { id, result } => {
+                if let Some(aor) = self.deliveries.remove(&id) {
+                    self.book.delivered(now, &aor, result.is_ok());
+                    self.book_changed(None);
+                }
+            }
+        }
+    }
+}
+
+impl Machine for Client {
+    type Command = Command;
+    type Event = Event;
+
+    fn handle_datagram(&mut self, now: Now, from: SocketAddr, datagram: &[u8]) {
+        match DatagramKind::of(datagram) {
+            DatagramKind::Stun => {
+                if !self.gatherer.handle_stun(now, from, datagram) {
+                    self.calls.handle_datagram(now, from, datagram);
+                }
+            }
+            DatagramKind::RelayData
+            | DatagramKind::RelayControl
+            | DatagramKind::Media
+            | DatagramKind::PathProbe => {
+                self.calls.handle_datagram(now, from, datagram);
+            }
+            // Sealed overlay datagrams are for supernodes; QUIC never comes here.
+            DatagramKind::Overlay | DatagramKind::Quic | DatagramKind::Reserved => {}
+        }
+        self.settle(now);
+    }
+
+    fn handle_link(&mut self, now: Now, link: LinkId, event: LinkEvent) {
+        if self.homes.owns(link) {
+            self.homes.handle_link(now, link, event, &mut self.links);
+        } else {
+            self.renewal.handle_link(now, link, event, &mut self.realm);
+            self.news(now);
+        }
+        self.settle(now);
+    }
+
+    fn handle_command(&mut self, now: Now, command: Command) {
+        match command {
+            Command::Request(id, request) => self.request(now, id, request),
+            Command::Addresses(addrs) => {
+                self.hosts = addrs;
+                self.gatherer.refresh(now);
+                self.addresses_changed(now);
+            }
+            Command::LoginServers(addrs) => self.renewal.set_servers(addrs),
+            Command::RingShown(call) => self.calls.ring_shown(now, call),
+            Command::Stop => {
+                for info in self.calls.list() {
+                    self.calls.hangup(now, info.call);
+                }
+                self.publisher.withdraw(now);
+                self.stopping = Some(now.mono + FAREWELL);
+            }
+        }
+        self.settle(now);
+    }
+
+    fn handle_committed(&mut self, now: Now, ticket: Ticket, result: CommitResult) {
+        if let Some((id, reply)) = self.replies.remove(&ticket) {
+            let result = match result {
+                CommitResult::Stored => Ok(reply),
+                CommitResult::Failed => Err(Failure::new(Exit::Failed, "it could not be stored")),
+            };
+            self.reply(id, result);
+        }
+        if self.renewal_ticket == Some(ticket) && result == CommitResult::Stored {
+            self.renewal_ticket = None;
+            self.renewal.committed(now);
+        }
+        self.settle(now);
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        self.homes.handle_timeout(now, &mut self.links);
+        self.lookups.handle_timeout(now);
+        self.publisher.handle_timeout(now);
+        self.gatherer.handle_timeout(now);
+        self.renewal.handle_timeout(now, &mut self.links);
+        self.calls.handle_timeout(now, &self.realm);
+        self.settle(now);
+        if self.stopping.is_some_and(|at| at <= now.mono) {
+            self.stopping = None;
+            self.homes.stop(now);
+            self.settle(now);
+            self.outputs.push_back(Output::Event(Event::Stopped));
+        }
+    }
+
+    fn poll_output(&mut self) -> Output<Event> {
+        if let Some(output) = self.outputs.pop_front() {
+            return output;
+        }
+        let book = if self.publisher.is_online() { self.book.deadline() } else { None };
+        let deadline = [
+            self.homes.deadline(),
+            self.lookups.deadline(),
+            self.publisher.deadline(),
+            self.gatherer.deadline(),
+            self.renewal.deadline(),
+            self.calls.deadline(),
+            self.stopping,
+            book,
+        ]
+        .into_iter()
+        .flatten()
+        .min();
+        Output::Idle { deadline }
+    }
+}
+
+fn identity(
+    credential: &Credential,
+    device_seed: &[u8; 32],
+    sealing: &[(SealingKey, [u8; 32])],
+    record: &AccountRecord,
+    nonce: [u8; 16],
+    entry: Vec<u8>,
+) -> Identity {
+    Identity {
+        credential: credential.clone(),
+        signing: SigningKey::from_seed(*device_seed),
+        sealing: sealing.iter().map(|(key, hash)| (SealingKey::from_bytes(*key.to_bytes()), *hash)).collect(),
+        record: record.bytes().to_vec(),
+        nonce,
+        entry,
+    }
+}
+
+fn relay_link(home: &Home) -> RelayLink {
+    RelayLink { udp: home.udp, exporter: home.exporter, transport: home.transport }
+}
+
+fn device_entry(entry: &yodel_overlay::record::ContactEntry) -> DeviceEntry {
+    DeviceEntry {
+        device: entry.device,
+        sequence: entry.sequence,
+        homes: entry.homes.clone(),
+        nonce: entry.nonce,
+    }
+}
+
+fn no_call() -> Failure {
+    Failure::new(Exit::Failed, "no such call rings or runs")
+}
+
+fn other_realm() -> Failure {
+    Failure {
+        exit: Exit::NoSuchUser,
+        message: "that account is of another realm".into(),
+        cause: Some(Cause::LookupNoUser),
+    }
+}

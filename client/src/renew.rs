@@ -1,0 +1,293 @@
+//! The next credential: asked of the login server from 24 h on, with a new sealing key, over a link of its own.
+//!
+//! Contract: [`Renewal::set_servers`] with resolved addresses, [`Renewal::handle_link`] with the events of every link
+//! that is no home's, [`Renewal::committed`] when what [`RenewalOutput::Store`] asked for is stored,
+//! [`Renewal::handle_timeout`] at [`Renewal::deadline`]; drain [`Renewal::poll_output`].
+//!
+//! The request is stored before it is sent, and repeated byte for byte until it is answered: the login server gives the
+//! same answer to the same bytes, so an answer that was lost costs nothing. A login server that is away costs nothing
+//! either for 48 hours more; after that the realm's grace begins (DESIGN §3).
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rand_chacha::ChaCha20Rng;
+use rand_core::{RngCore, SeedableRng};
+use yodel_identity::account::{AccountCertificate, AccountRecord};
+use yodel_identity::credential::Credential;
+use yodel_identity::keys::{SealingKey, SigningKey};
+use yodel_identity::limits::CREDENTIAL_RENEW_AFTER;
+use yodel_identity::login::{Body, Enrolled, LoginHello, Renewal as Request, RenewalFields};
+use yodel_identity::realm::Realm;
+use yodel_wire::codec::{DecodeError, MapReader, MapWriter};
+use yodel_wire::frame::{Frame, FrameKind};
+use yodel_wire::machine::{LinkAction, LinkEvent, LinkId, LinkTarget, Transport};
+use yodel_wire::time::{Instant, Now};
+
+use crate::homes::LinkIds;
+use crate::limits::{RENEWAL_PATIENCE, RENEWAL_RETRY};
+
+/// A new credential and what changes with it.
+pub struct Renewed {
+    /// The credential.
+    pub credential: Credential,
+    /// The sealing key in it.
+    pub sealing: SealingKey,
+    /// The account's record that lists it.
+    pub record: AccountRecord,
+}
+
+/// What the renewal wants done.
+pub enum RenewalOutput {
+    /// Open, write to or close a link.
+    Link(LinkId, LinkAction),
+    /// Keep this under [`PENDING`], then call [`Renewal::committed`].
+    Store(Vec<u8>),
+    /// Done.
+    Renewed(Box<Renewed>),
+}
+
+/// Key, in the store's tree of the phone itself, of a request that is not answered yet.
+pub const PENDING: &[u8] = b"renewal";
+
+struct Pending {
+    request: Vec<u8>,
+    sealing: SealingKey,
+    stored: bool,
+}
+
+/// See the module's text.
+pub struct Renewal {
+    root: SigningKey,
+    device: SigningKey,
+    servers: Vec<SocketAddr>,
+    next_server: usize,
+    credential: Credential,
+    record: AccountRecord,
+    pending: Option<Pending>,
+    link: Option<(LinkId, Instant)>,
+    next_try: Option<Instant>,
+    rng: ChaCha20Rng,
+    outputs: VecDeque<RenewalOutput>,
+}
+
+impl Renewal {
+    /// With the account's root key and the device's key; due by the credential's dates.
+    pub fn new(
+        now: Now,
+        root: SigningKey,
+        device: SigningKey,
+        credential: Credential,
+        record: AccountRecord,
+        seed: [u8; 32],
+    ) -> Renewal {
+        let mut renewal = Renewal {
+            root,
+            device,
+            servers: Vec::new(),
+            next_server: 0,
+            credential,
+            record,
+            pending: None,
+            link: None,
+            next_try: None,
+            rng: ChaCha20Rng::from_seed(seed),
+            outputs: VecDeque::new(),
+        };
+        renewal.schedule(now);
+        renewal
+    }
+
+    /// Takes in a request that an earlier start stored and got no answer to.
+    pub fn load(&mut self, stored: &[u8]) {
+        if let Ok(pending) = decode_pending(stored) {
+            self.pending = Some(pending);
+        }
+    }
+
+    /// Where the login server answers, resolved.
+    pub fn set_servers(&mut self, servers: Vec<SocketAddr>) {
+        self.servers = servers;
+    }
+
+    /// A newer account record than the one known here.
+    pub fn set_record(&mut self, record: AccountRecord) {
+        self.record = record;
+    }
+
+    /// A home says that the credential is not valid: do not wait for its date.
+    pub fn hurry(&mut self, now: Now) {
+        if self.link.is_none() {
+            let pause = self.next_try.map_or(now.mono, |at| at.min(now.mono + RENEWAL_RETRY));
+            self.next_try = Some(pause);
+        }
+    }
+
+    /// Something happened on a link that may be this one's.
+    pub fn handle_link(&mut self, now: Now, link: LinkId, event: LinkEvent, realm: &mut Realm) {
+        if self.link.is_none_or(|(own, _)| own != link) {
+            return;
+        }
+        match event {
+            LinkEvent::Opened(peer) if realm.statement().is_some() && !realm.is_login_server(&peer.key) => {
+                // Perhaps a newer statement names it; the hello brings one, and nothing is sent before it verified.
+            }
+            LinkEvent::Opened(_) => {}
+            LinkEvent::Frame(frame) => self.frame(now, link, &frame, realm),
+            LinkEvent::Closed(_) => {
+                self.link = None;
+                self.again(now);
+            }
+        }
+    }
+
+    fn frame(&mut self, now: Now, link: LinkId, frame: &Frame, realm: &mut Realm) {
+        match frame.kind {
+            FrameKind::LoginHello => {
+                let believed = LoginHello::decode(&frame.body)
+                    .is_ok_and(|hello| realm.accept_statement(&hello.statement, now.unix).is_ok());
+                match &self.pending {
+                    Some(pending) if believed && pending.stored => {
+                        let request = Frame::new(FrameKind::Renew, pending.request.clone());
+                        self.outputs.push_back(RenewalOutput::Link(link, LinkAction::Write(request)));
+                    }
+                    Some(_) | None => self.close(now, link),
+                }
+            }
+            FrameKind::Enrolled => {
+                if let Some(renewed) = self.enrolled(now, frame, realm) {
+                    self.credential = renewed.credential.clone();
+                    self.record = renewed.record.clone();
+                    self.pending = None;
+                    self.outputs.push_back(RenewalOutput::Store(Vec::new()));
+                    self.outputs.push_back(RenewalOutput::Renewed(Box::new(renewed)));
+                    self.outputs.push_back(RenewalOutput::Link(link, LinkAction::Close));
+                    self.link = None;
+                    self.schedule(now);
+                } else {
+                    self.close(now, link);
+                }
+            }
+            // A refusal, or what has no place here.
+            _ => self.close(now, link),
+        }
+    }
+
+    fn enrolled(&mut self, now: Now, frame: &Frame, realm: &mut Realm) -> Option<Renewed> {
+        let enrolled = Enrolled::decode(&frame.body).ok()?;
+        if let Some(bulletin) = &enrolled.bulletin {
+            // An older bulletin than the one held is no error.
+            let _ = realm.accept_bulletin(bulletin, now.unix);
+        }
+        let credential = realm.verify_credential(&enrolled.credential, now.unix).ok()?;
+        let pending = self.pending.as_ref()?;
+        let ours = credential.key == self.device.public()
+            && credential.sealing == pending.sealing.public()
+            && credential.node == self.credential.node;
+        let certificate = AccountCertificate::decode_unverified(&enrolled.certificate).ok()?;
+        if !ours || certificate.root != self.root.public() {
+            return None;
+        }
+        let mut devices = self.record.devices.clone();
+        devices.retain(|device| device.node != credential.node);
+        devices.push(credential.clone());
+        let version = self.record.version + 1;
+        let record = AccountRecord::issue(&self.root, certificate, version, now.unix, devices).ok()?;
+        let sealing = SealingKey::from_bytes(*pending.sealing.to_bytes());
+        Some(Renewed { credential, sealing, record })
+    }
+
+    /// What [`RenewalOutput::Store`] asked for is stored.
+    pub fn committed(&mut self, now: Now) {
+        if let Some(pending) = &mut self.pending
+            && !pending.stored
+        {
+            pending.stored = true;
+            self.next_try = Some(now.mono);
+        }
+    }
+
+    /// The credential's time has come, or a try took too long.
+    pub fn handle_timeout(&mut self, now: Now, links: &mut LinkIds) {
+        if let Some((link, since)) = self.link
+            && now.mono.since(since) >= RENEWAL_PATIENCE
+        {
+            self.close(now, link);
+        }
+        if self.next_try.is_none_or(|at| at > now.mono) || self.link.is_some() {
+            return;
+        }
+        self.next_try = None;
+        if self.pending.is_none() && !self.prepare(now) {
+            return self.again(now);
+        }
+        if self.pending.as_ref().is_some_and(|pending| !pending.stored) {
+            return;
+        }
+        let Some(addr) = self.servers.get(self.next_server % self.servers.len().max(1)).copied() else {
+            return self.again(now);
+        };
+        self.next_server += 1;
+        let link = links.draw();
+        self.link = Some((link, now.mono));
+        let target = LinkTarget { addr, transport: Transport::Tls, key: None };
+        self.outputs.push_back(RenewalOutput::Link(link, LinkAction::Open(target)));
+    }
+
+    fn prepare(&mut self, now: Now) -> bool {
+        let sealing = SealingKey::generate(&mut self.rng);
+        let fields =
+            RenewalFields { credential: self.credential.clone(), sealing: sealing.public(), at: now.unix };
+        let Ok(request) = Request::issue(&self.device, &fields) else { return false };
+        let pending = Pending { request: request.bytes().to_vec(), sealing, stored: false };
+        self.outputs.push_back(RenewalOutput::Store(encode_pending(&pending)));
+        self.pending = Some(pending);
+        true
+    }
+
+    fn close(&mut self, now: Now, link: LinkId) {
+        self.outputs.push_back(RenewalOutput::Link(link, LinkAction::Close));
+        self.link = None;
+        self.again(now);
+    }
+
+    fn again(&mut self, now: Now) {
+        let jitter = Duration::from_millis(self.rng.next_u64() % 60_000);
+        self.next_try = Some(now.mono + RENEWAL_RETRY + jitter);
+    }
+
+    /// At 24 h of the credential's life, spread over an hour, so that a realm does not renew in step.
+    fn schedule(&mut self, now: Now) {
+        let jitter = Duration::from_millis(self.rng.next_u64() % 3_600_000);
+        let due = self.credential.not_before + CREDENTIAL_RENEW_AFTER + jitter;
+        self.next_try = Some(now.mono + due.since(now.unix));
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        match self.link {
+            Some((_, since)) => Some(since + RENEWAL_PATIENCE),
+            None => self.next_try,
+        }
+    }
+
+    /// The next thing to carry out.
+    pub fn poll_output(&mut self) -> Option<RenewalOutput> {
+        self.outputs.pop_front()
+    }
+}
+
+// A pending request as stored. Keys: 1 request, 2 sealing key's secret.
+
+fn encode_pending(pending: &Pending) -> Vec<u8> {
+    MapWriter::new().bytes(1, &pending.request).bytes(2, pending.sealing.to_bytes().as_slice()).finish()
+}
+
+fn decode_pending(stored: &[u8]) -> Result<Pending, DecodeError> {
+    let mut map = MapReader::parse(stored)?;
+    let request = map.bytes(1, yodel_wire::limits::FRAME_BODY_BYTES_MAX)?.to_vec();
+    let sealing = SealingKey::from_bytes(map.array(2)?);
+    map.finish()?;
+    Ok(Pending { request, sealing, stored: true })
+}
