@@ -12,7 +12,7 @@ use yodel_wire::codec::{DecodeError, MapReader, MapWriter, item_bytes};
 use yodel_wire::time::UnixTime;
 
 use crate::limits::{CONTACT_ENTRIES_MAX, RECORDS_MAX};
-use crate::record::{Answer, ContactRecord, Merged, Standing, WriteStatus, Written};
+use crate::record::{Answer, ContactEntry, ContactRecord, Merged, Standing, WriteStatus, Written};
 use crate::verify::{Verified, verify_account, verify_entry};
 
 /// Key of a record, `Aor::key`.
@@ -49,12 +49,14 @@ impl Held {
 #[derive(Debug)]
 pub struct Holder {
     records: BTreeMap<Key, Held>,
+    /// Under which key a device's entry is kept; perhaps no longer.
+    devices: BTreeMap<NodeId, Key>,
     records_max: usize,
 }
 
 impl Default for Holder {
     fn default() -> Holder {
-        Holder { records: BTreeMap::new(), records_max: RECORDS_MAX }
+        Holder { records: BTreeMap::new(), devices: BTreeMap::new(), records_max: RECORDS_MAX }
     }
 }
 
@@ -163,14 +165,17 @@ impl Holder {
     ) -> (WriteStatus, bool) {
         let Some(held) = self.records.get_mut(&key) else { return (WriteStatus::NeedAccount, false) };
         let Some(entry) = verify_entry(realm, &held.account, bytes, now) else {
-            let listed = crate::record::ContactEntry::decode_unverified(bytes)
+            let listed = ContactEntry::decode_unverified(bytes)
                 .is_ok_and(|entry| held.account.device(entry.device).is_some());
             let status = if listed { WriteStatus::Refused } else { WriteStatus::NeedAccount };
             return (status, false);
         };
         let device = entry.device;
         match held.contact.merge(entry) {
-            Merged::Taken => (WriteStatus::Stored, true),
+            Merged::Taken => {
+                self.devices.insert(device, key);
+                (WriteStatus::Stored, true)
+            }
             Merged::Known => (WriteStatus::Stored, false),
             Merged::Full => (WriteStatus::Full, false),
             Merged::Older => {
@@ -203,8 +208,8 @@ impl Holder {
     }
 
     /// This device's newest entry, whatever its account.
-    pub fn newest_entry(&self, key: &Key, device: NodeId) -> Option<&[u8]> {
-        self.records.get(key)?.contact.device(device).map(|entry| entry.bytes())
+    pub fn entry_of(&self, device: NodeId) -> Option<&ContactEntry> {
+        self.records.get(self.devices.get(&device)?)?.contact.device(device)
     }
 
     /// Drops what has ended, and entries of devices that may no longer be served. Returns the keys that changed.
@@ -220,6 +225,10 @@ impl Holder {
                 changed.push(*key);
             }
             keep
+        });
+        let records = &self.records;
+        self.devices.retain(|device, key| {
+            records.get(key).is_some_and(|held| held.contact.device(*device).is_some())
         });
         changed
     }

@@ -72,8 +72,5 @@ pub const OPERATIONS_MAX: usize = 4_096;
 /// How often expired records are looked for.
 pub const SWEEP: Duration = Duration::from_secs(10);
 
-/// Frames that wait to be drained. The root drains after each input, and one input makes few.
-pub const QUEUE_MAX: usize = 4_096;
-
 /// Most members a ring counts: what one bulletin names.
 pub const MEMBERS_MAX: usize = yodel_identity::limits::BULLETIN_SUPERNODES_MAX;
