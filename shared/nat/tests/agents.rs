@@ -428,3 +428,49 @@ fn credentials_of_a_wrong_form_are_refused() {
     assert!(Credentials::new("ab:d", "0123456789abcdefghijkl").is_none());
     assert!(Credentials::new(&"a".repeat(257), "0123456789abcdefghijkl").is_none());
 }
+
+/// Whatever happens meanwhile, once the network is whole again both ends are on the best path it allows.
+#[test]
+fn both_ends_converge_after_any_trouble() {
+    use rand_chacha::ChaCha20Rng;
+    use rand_core::{RngCore, SeedableRng};
+    for seed in 0..100u8 {
+        let mut rng = ChaCha20Rng::from_seed([seed; 32]);
+        let mut below = |bound: u32| rng.next_u32() % bound;
+        let punchable = below(2) == 0;
+        let nat: fn(&str) -> Nat = if punchable { Nat::port_restricted } else { Nat::symmetric };
+        let mut net = call(nat("203.0.113.7"), nat("198.51.100.7"));
+        net.direct_delay = u64::from(1 + below(150));
+        net.relay_delay = u64::from(1 + below(150));
+        net.relay(RelayKind::Udp);
+        signal(&mut net);
+        net.talk();
+        net.run_for(3_000);
+        for _ in 0..20 {
+            match below(7) {
+                0 => net.direct_cut = [0, 1].into(),
+                1 => net.direct_cut = [below(2) as usize].into(),
+                2 | 3 => net.direct_cut.clear(),
+                4 => net.relay_cut = !net.relay_cut,
+                5 => net.lose_every = u64::from(below(10)),
+                _ => {
+                    let quiet = below(2) as usize;
+                    net.phones[quiet].talking = !net.phones[quiet].talking;
+                }
+            }
+            net.run_for(u64::from(below(1_500)));
+        }
+        net.direct_cut.clear();
+        net.relay_cut = false;
+        net.lose_every = 0;
+        for phone in &mut net.phones {
+            phone.talking = true;
+        }
+        net.run_for(8_000);
+        let wanted = if punchable { PathKind::Direct } else { PathKind::RelayUdp };
+        assert_eq!(kinds(&net), [Some(wanted); 2], "seed {seed}");
+        let end = net.millis();
+        net.run_for(1_000);
+        assert!(net.phones.iter().all(|phone| phone.longest_gap(end) <= 40), "seed {seed}");
+    }
+}
