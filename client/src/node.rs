@@ -13,6 +13,8 @@
 //! Contract: `yodel_wire::machine`. Commands and events are in [`crate::command`]. A command's reply follows when what it
 //! stored is on stable storage.
 
+mod requests;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
@@ -20,8 +22,8 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 use yodel_call::call::Calls;
 use yodel_call::event::{
-    self as call_event, CallId, CallsOutput, CodecFactory, Config, DeviceEntry, DialOptions, Identity,
-    MessageId, RelayLink, Role, State, Target,
+    self as call_event, CallsOutput, CodecFactory, Config, DeviceEntry, Identity, MessageId, RelayLink, Role,
+    State,
 };
 use yodel_identity::account::AccountRecord;
 use yodel_identity::bulletin::BulletinWanted;
@@ -42,12 +44,10 @@ use yodel_wire::frame::{Frame, FrameKind};
 use yodel_wire::machine::{CommitResult, LinkEvent, LinkId, Machine, Output, Ticket, Write};
 use yodel_wire::time::{Instant, Now};
 
-use crate::book::{Book, BookError, BookNews};
+use crate::book::{Book, BookNews};
 use crate::command::{
-    Cause, Command, ContactChange, ContactEvent, ContactRequest, Dial, Event, Failure, HomeStatus, KeptKeys,
-    Online, Reply, Request, RequestId, Status, Why, WhyStep,
+    Command, ContactChange, ContactEvent, Event, Failure, KeptKeys, Online, Reply, RequestId,
 };
-use crate::command::{Contact, ContactState};
 use crate::history::History;
 use crate::homes::{Home, Homes, HomesOutput, LinkIds};
 use crate::limits::{FAREWELL, PENDING_MAX};
@@ -341,187 +341,6 @@ impl Client {
         );
         self.calls.set_identity(identity);
     }
-
-    // --- requests
-
-    fn request(&mut self, now: Now, id: RequestId, request: Request) {
-        let result = match request {
-            Request::Status => Ok(Reply::Status(self.status())),
-            Request::Contacts => Ok(Reply::Contacts(self.contacts())),
-            Request::ContactRequests => Ok(Reply::Requests(self.requests())),
-            Request::ContactAdd(aor) => return self.book_request(id, &aor, |book, aor| book.add(aor)),
-            Request::ContactAccept(aor) => return self.book_request(id, &aor, |book, aor| book.accept(aor)),
-            Request::ContactReject(aor) => {
-                return self.book_request(id, &aor, |book, aor| book.reject(aor).map(|()| BookNews::Nothing));
-            }
-            Request::ContactRemove(aor) => {
-                let known = self.book.contacts().iter().any(|contact| contact.aor == aor);
-                if known {
-                    let event = ContactEvent { aor: aor.clone(), change: ContactChange::Removed };
-                    self.outputs.push_back(Output::Event(Event::Contact(event)));
-                }
-                return self.book_request(id, &aor, |book, aor| book.remove(aor).map(|()| BookNews::Nothing));
-            }
-            Request::Dial(dial) => self.dial(now, dial),
-            Request::Answer { call, audio } => self.ringing(call).and_then(|call| {
-                self.calls.answer(now, call, audio).then_some(Reply::Call(call)).ok_or_else(no_call)
-            }),
-            Request::Decline(call) => self.ringing(call).and_then(|call| {
-                self.calls.decline(now, call).then_some(Reply::Call(call)).ok_or_else(no_call)
-            }),
-            Request::Hangup(call) => self.running(call).and_then(|call| {
-                self.calls.hangup(now, call).then_some(Reply::Call(call)).ok_or_else(no_call)
-            }),
-            Request::Mute(call, muted) => self.running(call).map(|call| {
-                self.calls.mute(call, muted);
-                Reply::Call(call)
-            }),
-            Request::Calls => Ok(Reply::Calls(self.calls.list())),
-            Request::Why(call) => self.why(call),
-        };
-        self.reply(id, result);
-    }
-
-    fn book_request(
-        &mut self,
-        id: RequestId,
-        aor: &Aor,
-        change: impl FnOnce(&mut Book, &Aor) -> Result<BookNews, BookError>,
-    ) {
-        if aor.realm != self.aor.realm {
-            return self.reply(id, Err(other_realm()));
-        }
-        match change(&mut self.book, aor) {
-            Ok(news) => {
-                self.tell_contact(aor.clone(), news);
-                self.book_changed(Some((id, Reply::Done)));
-            }
-            Err(error) => {
-                let exit = match error {
-                    BookError::Full => Exit::Refused,
-                    BookError::NoRequest | BookError::NoContact => Exit::NoSuchUser,
-                    BookError::Own => Exit::Usage,
-                };
-                self.reply(id, Err(Failure::new(exit, error.to_string())));
-            }
-        }
-    }
-
-    fn dial(&mut self, now: Now, dial: Dial) -> Result<Reply, Failure> {
-        if dial.peer.realm != self.aor.realm {
-            return Err(other_realm());
-        }
-        if self.is_out() {
-            return Err(Failure {
-                exit: Exit::NotSignedIn,
-                message: "this device's credential has ended or was revoked; sign in again".into(),
-                cause: Some(Cause::SigninExpired),
-            });
-        }
-        let target = if dial.peer.is_echo() { Target::Echo } else { Target::Account(dial.peer) };
-        let options = DialOptions {
-            audio: dial.audio,
-            relay_only: dial.relay_only,
-            max: dial.max,
-            ring_timeout: dial.ring_timeout,
-        };
-        Ok(Reply::Call(self.calls.dial(now, &self.realm, target, options)))
-    }
-
-    /// The one incoming call that is meant.
-    fn ringing(&self, call: Option<CallId>) -> Result<CallId, Failure> {
-        let ringing = |info: &&call_event::CallInfo| {
-            info.direction == call_event::Direction::In && matches!(info.state, "contacting" | "alerted")
-        };
-        self.one(call, ringing, "no call rings")
-    }
-
-    fn running(&self, call: Option<CallId>) -> Result<CallId, Failure> {
-        self.one(call, |_| true, "there is no call")
-    }
-
-    fn one(
-        &self,
-        call: Option<CallId>,
-        fits: impl Fn(&&call_event::CallInfo) -> bool,
-        none: &str,
-    ) -> Result<CallId, Failure> {
-        let list = self.calls.list();
-        let mut fitting = list.iter().filter(|info| call.is_none_or(|call| info.call == call)).filter(fits);
-        match (fitting.next(), fitting.next()) {
-            (None, _) => Err(Failure::new(Exit::Failed, none)),
-            (Some(one), None) => Ok(one.call),
-            (Some(_), Some(_)) => {
-                Err(Failure::new(Exit::Usage, "there are several calls: name one (see `calls`)"))
-            }
-        }
-    }
-
-    fn why(&self, call: Option<CallId>) -> Result<Reply, Failure> {
-        let (info, ended) =
-            self.history.find(call).ok_or_else(|| Failure::new(Exit::Failed, "no call is remembered"))?;
-        let entries = self.calls.timeline(info.call).map(|timeline| timeline.entries()).unwrap_or_default();
-        let steps = entries
-            .iter()
-            .map(|entry| WhyStep { t: entry.at, device: entry.device, text: entry.step.to_string() })
-            .collect();
-        Ok(Reply::Why(Why { info: info.clone(), ended: ended.cloned(), steps }))
-    }
-
-    fn status(&self) -> Status {
-        let mut homes: Vec<HomeStatus> = self
-            .homes
-            .warm()
-            .iter()
-            .map(|home| HomeStatus { node: home.node, addr: home.addr, warm: true })
-            .collect();
-        if let Some((node, addr)) = self.homes.cold() {
-            homes.push(HomeStatus { node, addr, warm: false });
-        }
-        Status {
-            account: self.aor.clone(),
-            device: self.credential.node,
-            state: self.state(),
-            homes,
-            mapping: self.gatherer.mapping().to_string(),
-            // Without a server at a second address of the same host filtering cannot be told (RFC 5780 §4.4).
-            filtering: "unknown".into(),
-            credential_ends: self.credential.not_after.as_secs(),
-        }
-    }
-
-    fn state(&self) -> Online {
-        if self.is_out() || self.stopping.is_some() {
-            Online::Offline
-        } else if self.publisher.is_online() && !self.homes.warm().is_empty() {
-            Online::Online
-        } else {
-            Online::Connecting
-        }
-    }
-
-    fn contacts(&self) -> Vec<Contact> {
-        let state = |mutual| if mutual { ContactState::Accepted } else { ContactState::Asked };
-        self.book
-            .contacts()
-            .into_iter()
-            .map(|contact| Contact { state: state(contact.is_mutual()), aor: contact.aor })
-            .collect()
-    }
-
-    fn requests(&self) -> Vec<ContactRequest> {
-        self.book
-            .requests()
-            .map(|(aor, request)| ContactRequest {
-                aor: aor.clone(),
-                at_ms: request.at.as_millis(),
-                called: request.called,
-                note: request.note.clone(),
-            })
-            .collect()
-    }
-
-    // --- carrying out what the parts want
 
     /// Drains every part until none has anything left; what one says may move another.
     fn settle(&mut self, now: Now) {
@@ -865,17 +684,5 @@ fn device_entry(entry: &yodel_overlay::record::ContactEntry) -> DeviceEntry {
         sequence: entry.sequence,
         homes: entry.homes.clone(),
         nonce: entry.nonce,
-    }
-}
-
-fn no_call() -> Failure {
-    Failure::new(Exit::Failed, "no such call rings or runs")
-}
-
-fn other_realm() -> Failure {
-    Failure {
-        exit: Exit::NoSuchUser,
-        message: "that account is of another realm".into(),
-        cause: Some(Cause::LookupNoUser),
     }
 }

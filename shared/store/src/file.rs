@@ -15,7 +15,11 @@ use crate::limits::FILE_BYTES_MAX;
 /// # Errors
 /// When the operating system says no.
 pub fn create_private_dir(dir: &Path) -> Result<(), StoreError> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|source| StoreError::io(dir, source))
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|source| StoreError::io(dir, source))
 }
 
 /// Writes `bytes` to `path` with mode 0600: after a crash the file is the old one or the new one. `path` must have a
@@ -33,7 +37,8 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(at(error)),
         _ => {}
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(at)?;
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(at)?;
     file.write_all(bytes).map_err(at)?;
     file.sync_all().map_err(at)?;
     fs::rename(&temporary, path).map_err(at)?;
