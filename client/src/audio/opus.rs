@@ -1,6 +1,7 @@
 //! Opus (RFC 6716) by libopus: the one place that names it. Float calls only; opusic-c types integer samples as `u16`.
 
 use opusic_c::{Application, Bitrate, Channels, Decoder, Encoder, ErrorCode, InbandFec, SampleRate, Signal};
+use yodel_call::event::CodecFactory;
 use yodel_media::{Codec, CodecError, FRAME_SAMPLES};
 
 use super::AudioError;
@@ -39,6 +40,16 @@ impl OpusCodec {
         encoder.set_dtx(false)?;
         let decoder = Decoder::new(Channels::Mono, SampleRate::Hz48000)?;
         Ok(OpusCodec { encoder, decoder })
+    }
+}
+
+/// Gives every call its own [`OpusCodec`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OpusCodecs;
+
+impl CodecFactory for OpusCodecs {
+    fn codec(&mut self) -> Option<Box<dyn Codec>> {
+        OpusCodec::new().ok().map(|codec| Box::new(codec) as Box<dyn Codec>)
     }
 }
 
