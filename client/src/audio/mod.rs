@@ -5,6 +5,7 @@ pub mod file;
 pub mod limits;
 pub mod null;
 pub mod opus;
+pub mod record;
 pub mod resample;
 pub mod spec;
 pub mod tone;
