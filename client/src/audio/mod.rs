@@ -1,5 +1,5 @@
-//! Samples: the Opus codec ([`opus`]), audio ends that need no sound card ([`file`], [`tone`], [`null`]) and the text
-//! that names one ([`spec`]).
+//! Samples: the Opus codec ([`opus`]), audio ends that need no sound card (files, [`tone`], [`null`]), the recording of
+//! a call ([`record`]) and the text that names an end ([`spec`]).
 
 pub mod file;
 pub mod limits;
