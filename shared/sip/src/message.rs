@@ -364,6 +364,11 @@ impl Message {
         if bytes.len() > MESSAGE_BYTES_MAX {
             return Err(ParseError::TooLarge);
         }
+        // RFC 3261 §7.1, §7.2: no line folding in start lines. The parser would fold one into the reason phrase.
+        let line = first_line(bytes).ok_or(ParseError::StartLine)?;
+        if matches!(bytes.get(line.len()..), Some([b'\r', b'\n', b' ' | b'\t', ..])) {
+            return Err(ParseError::StartLine);
+        }
         let limits = sipx_sip::Limits {
             max_message_bytes: MESSAGE_BYTES_MAX,
             max_body_bytes: MESSAGE_BYTES_MAX,

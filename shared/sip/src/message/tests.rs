@@ -53,6 +53,17 @@ fn what_may_not_be_acted_on_says_why() {
 }
 
 #[test]
+fn a_start_line_has_no_second_line() {
+    for folded in [
+        "SIP/2.0 200 OK\r\n Via: x\r\n\r\n",
+        "SIP/2.0 200 OK\r\n\tVia: x\r\n\r\n",
+        "A sip:a SIP/2.0\r\n x\r\n\r\n",
+    ] {
+        assert_eq!(Message::frame(folded.as_bytes()), Err(ParseError::StartLine));
+    }
+}
+
+#[test]
 fn a_missing_max_forwards_passes() {
     assert_eq!(request(&INVITE.replace("Max-Forwards: 70\r\n", "")).max_forwards(), None);
 }
