@@ -23,6 +23,7 @@ pub mod delay;
 pub mod harness;
 pub mod nat;
 pub mod process;
+pub mod realm;
 pub mod space;
 pub mod sweep;
 
