@@ -70,3 +70,7 @@ pub const SECOND_WAY: Duration = Duration::from_millis(300);
 
 /// How long a request waits for any answer from the peer before it counts as undelivered (D§5).
 pub const UNDELIVERED: Duration = Duration::from_secs(1);
+
+/// Most INVITEs a home watches at once. A home with 1,000 devices sees a few in a second; those beyond are delivered
+/// unwatched.
+pub const DELIVERIES_MAX: usize = 1_024;
