@@ -224,7 +224,10 @@ impl Record for CredentialFields {
 }
 
 /// Seconds since 1970 under `key`. Beyond 2^40 (34,000 years) nothing of ours is dated, and sums cannot overflow.
-pub(crate) fn seconds(map: &mut MapReader<'_>, key: i64) -> Result<UnixTime, DecodeError> {
+///
+/// # Errors
+/// `Missing`, `Malformed`, `OutOfBounds`.
+pub fn seconds(map: &mut MapReader<'_>, key: i64) -> Result<UnixTime, DecodeError> {
     match map.uint(key)? {
         secs if secs < 1 << 40 => Ok(UnixTime::from_secs(secs)),
         _ => Err(DecodeError::OutOfBounds(key)),

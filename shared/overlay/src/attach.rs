@@ -15,6 +15,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use yodel_identity::credential::seconds;
 use yodel_identity::limits::CREDENTIAL_BYTES_MAX;
 use yodel_identity::node::NodeId;
 use yodel_wire::codec::{DecodeError, MapReader, MapWriter};
@@ -139,7 +140,7 @@ impl Welcome {
     pub fn decode(body: &[u8]) -> Result<Welcome, DecodeError> {
         let mut map = MapReader::parse(body)?;
         let welcome = Welcome {
-            time: UnixTime::from_secs(map.uint(1)?),
+            time: seconds(&mut map, 1)?,
             observed: map.opt_address(2)?.ok_or(DecodeError::Missing(2))?,
             credential: map.bytes(3, CREDENTIAL_BYTES_MAX)?.to_vec(),
             version: map.uint(4)?,

@@ -19,6 +19,7 @@
 
 use std::time::Duration;
 
+use yodel_identity::credential::seconds;
 use yodel_identity::keys::Context;
 use yodel_identity::limits::ACCOUNT_RECORD_BYTES_MAX;
 use yodel_identity::node::NodeId;
@@ -81,8 +82,8 @@ impl Record for ContactEntryFields {
         let mut homes = Vec::new();
         let device = NodeId(map.array(2)?);
         let sequence = map.uint(3)?;
-        let issued = UnixTime::from_secs(map.uint(4)?);
-        let expires = UnixTime::from_secs(map.uint(5)?);
+        let issued = seconds(&mut map, 4)?;
+        let expires = seconds(&mut map, 5)?;
         if expires <= issued || expires.since(issued) > CONTACT_ENTRY_LIFE {
             return Err(DecodeError::OutOfBounds(5));
         }
