@@ -34,6 +34,19 @@ pub const ARGON2_LANES: u32 = 4;
 /// Bytes of a sealed account root key.
 pub const SEALED_ROOT_BYTES: usize = BOX_NONCE_BYTES + 32 + BOX_TAG_BYTES;
 
+/// Bytes of the messages and of a stored record in this suite (RFC 9807 §6, §5). The library reads over what follows
+/// them; we do not.
+const REQUEST_BYTES: usize = 32;
+const RESPONSE_BYTES: usize = 64;
+const UPLOAD_BYTES: usize = 192;
+const KE1_BYTES: usize = 96;
+const KE2_BYTES: usize = 320;
+const KE3_BYTES: usize = 64;
+
+fn exactly<const N: usize>(message: &[u8]) -> Result<&[u8; N], OpaqueError> {
+    message.try_into().map_err(|_| OpaqueError::Malformed)
+}
+
 /// The cipher suite of this project. Final.
 struct Suite;
 
@@ -153,7 +166,7 @@ impl Registering {
         let finished = self.state.finish(
             rng,
             &self.password,
-            RegistrationResponse::deserialize(response)?,
+            RegistrationResponse::deserialize(exactly::<RESPONSE_BYTES>(response)?)?,
             ClientRegistrationFinishParameters::new(names.identifiers(), None),
         )?;
         let export = ExportKey(Zeroizing::new(finished.export_key.to_vec()));
@@ -196,7 +209,7 @@ impl SigningIn {
         let finished = self.state.finish(
             rng,
             &self.password,
-            CredentialResponse::deserialize(response)?,
+            CredentialResponse::deserialize(exactly::<KE2_BYTES>(response)?)?,
             ClientLoginFinishParameters::new(Some(exporter), names.identifiers(), None),
         )?;
         let export = ExportKey(Zeroizing::new(finished.export_key.to_vec()));
@@ -231,7 +244,7 @@ impl OpaqueServer {
     /// # Errors
     /// `Malformed`.
     pub fn register(&self, aor: &Aor, request: &[u8]) -> Result<Vec<u8>, OpaqueError> {
-        let request = RegistrationRequest::deserialize(request)?;
+        let request = RegistrationRequest::deserialize(exactly::<REQUEST_BYTES>(request)?)?;
         let started = ServerRegistration::start(&self.0, request, aor.to_string().as_bytes())?;
         Ok(started.message.serialize().to_vec())
     }
@@ -241,7 +254,7 @@ impl OpaqueServer {
     /// # Errors
     /// `Malformed`.
     pub fn record(&self, upload: &[u8]) -> Result<Vec<u8>, OpaqueError> {
-        let upload = RegistrationUpload::<Suite>::deserialize(upload)?;
+        let upload = RegistrationUpload::<Suite>::deserialize(exactly::<UPLOAD_BYTES>(upload)?)?;
         Ok(ServerRegistration::finish(upload).serialize().to_vec())
     }
 
@@ -263,7 +276,7 @@ impl OpaqueServer {
             rng,
             &self.0,
             record,
-            CredentialRequest::deserialize(request)?,
+            CredentialRequest::deserialize(exactly::<KE1_BYTES>(request)?)?,
             names.client.as_bytes(),
             ServerLoginParameters { context: Some(exporter), identifiers: names.identifiers() },
         )?;
@@ -293,7 +306,8 @@ impl LoginPending {
         let names = Names::of(&self.aor);
         let parameters =
             ServerLoginParameters { context: Some(&self.exporter), identifiers: names.identifiers() };
-        self.state.finish(CredentialFinalization::deserialize(finalization)?, parameters)?;
+        self.state
+            .finish(CredentialFinalization::deserialize(exactly::<KE3_BYTES>(finalization)?)?, parameters)?;
         Ok(())
     }
 }
@@ -397,6 +411,20 @@ mod tests {
         assert_eq!(unknown.err(), Some(OpaqueError::Refused));
         let carried = realm.sign_in(&alice, "correct horse", Some(&record), [[3; 32], [4; 32]]);
         assert_eq!(carried.err(), Some(OpaqueError::Refused));
+    }
+
+    /// Found by the `login` fuzz target: the library reads over trailing bytes.
+    #[test]
+    fn nothing_may_follow_a_message() {
+        let mut realm = Realm::new();
+        let alice = aor("alice@example.net");
+        let (_, mut request) = Registering::start(&mut realm.rng, "x").unwrap();
+        assert!(realm.server.register(&alice, &request).is_ok());
+        request.push(0);
+        assert_eq!(realm.server.register(&alice, &request), Err(OpaqueError::Malformed));
+        let (record, _) = realm.register(&alice, "x");
+        assert!(realm.server.record(&record).is_ok());
+        assert_eq!(realm.server.record(&[record, vec![0]].concat()), Err(OpaqueError::Malformed));
     }
 
     #[test]
