@@ -2,4 +2,5 @@
 
 pub mod audio_compare;
 pub mod lab;
+pub mod corpus;
 pub mod sim;
