@@ -3,6 +3,9 @@
 pub mod audio;
 pub mod book;
 pub mod command;
+pub mod config;
+pub mod daemon;
+pub mod dirs;
 pub mod history;
 pub mod homes;
 pub mod keys;
@@ -11,4 +14,6 @@ pub mod lookups;
 pub mod node;
 pub mod publish;
 pub mod renew;
+pub mod rpc;
 pub mod sign_in;
+pub mod span;
