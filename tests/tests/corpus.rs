@@ -100,7 +100,7 @@ mod golden {
 
     type Seed = (&'static str, String, Vec<u8>);
 
-    pub fn all() -> Vec<Seed> {
+    pub(super) fn all() -> Vec<Seed> {
         [frames(), identity(), names(), records(), links(), sip(), sdp(), stun(), relay(), media(), calls()]
             .concat()
     }
