@@ -1,1 +1,20 @@
-//! placeholder
+//! Yodel's supernode: keeps records, carries signalling, relays media, answers `echo`. A client whose owner agreed to
+//! serve runs the same machine.
+//!
+//! * [`node`]: the root machine [`node::Supernode`], which routes to its parts.
+//! * `home`: devices attached here, and every link's first frames.
+//! * `peers`: links to the other members.
+//! * `login`: the link to the login server: bulletins, readiness, renewal.
+//! * `route`: SIP between devices and homes.
+//! * `echo`: the account that sends back what it hears.
+//! * [`keys`]: what must be kept secret, and its file.
+#![forbid(unsafe_code)]
+
+mod echo;
+mod home;
+pub mod keys;
+pub mod limits;
+mod login;
+pub mod node;
+mod peers;
+mod route;

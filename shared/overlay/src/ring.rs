@@ -238,6 +238,12 @@ impl Ring {
         self.recount(now.mono);
     }
 
+    /// Somebody was revoked: what is kept and cached of it goes.
+    pub fn sweep_now(&mut self, now: Now, realm: &Realm) {
+        self.cache.clear();
+        self.sweep(now, realm);
+    }
+
     /// The link to a member is up.
     pub fn link_up(&mut self, now: Now, node: NodeId) {
         let counted = self.live.iter().any(|member| member.node == node);

@@ -1,0 +1,228 @@
+//! Devices attached here, and the first frames of every link that others open.
+//!
+//! A device may have several links at once: it tries QUIC and TLS side by side, and comes back from another network
+//! before its old link is known to be dead. What is for it goes over the link it was heard on last. A `Hello` of another
+//! process start displaces all older links.
+
+use std::time::Duration;
+
+use yodel_identity::credential::{Credential, Subject};
+use yodel_identity::node::NodeId;
+use yodel_identity::realm::CredentialError;
+use yodel_overlay::attach::{Hello, LinkRole, Refuse, RefuseReason, Welcome};
+use yodel_relay::bucket::Bucket;
+use yodel_relay::server::LinkFacts;
+use yodel_wire::frame::{Frame, FrameKind};
+use yodel_wire::machine::{LinkAction, LinkId, LinkPeer};
+use yodel_wire::time::{Instant, Now};
+
+use crate::limits::{COME_BACK, DEVICE_FRAMES_BURST, DEVICE_FRAMES_PER_S, LINKS_PER_DEVICE};
+use crate::node::{Link, Role, Supernode};
+
+/// An attached device.
+#[derive(Debug)]
+pub(crate) struct Device {
+    /// Its links, the one it was heard on last at the end.
+    pub(crate) links: Vec<LinkId>,
+    boot: [u8; 16],
+    pub(crate) bucket: Bucket,
+    /// It has a request for the next bulletin open.
+    pub(crate) wants_bulletin: bool,
+    pub(crate) credential: Credential,
+}
+
+impl Supernode {
+    /// The first frame of a link that somebody opened.
+    pub(crate) fn hello(&mut self, now: Now, id: LinkId, peer: &LinkPeer, frame: &Frame) {
+        let hello = match Hello::decode(&frame.body) {
+            Ok(hello) if frame.kind == FrameKind::Hello => hello,
+            Ok(_) | Err(_) => return self.refuse(id, RefuseReason::Protocol, Duration::ZERO, None),
+        };
+        let Some(version) = hello.common_version() else {
+            return self.refuse(id, RefuseReason::Version, Duration::ZERO, None);
+        };
+        let credential = match self.realm.verify_credential(&hello.credential, now.unix) {
+            Ok(credential) if credential.key.0 == peer.key => credential,
+            Err(CredentialError::Revoked) => {
+                self.counters.refused += 1;
+                return self.refuse(id, RefuseReason::Revoked, Duration::ZERO, None);
+            }
+            Ok(_) | Err(_) => {
+                self.counters.refused += 1;
+                return self.refuse(id, RefuseReason::Credential, Duration::ZERO, None);
+            }
+        };
+        let welcome = Welcome {
+            time: now.unix,
+            observed: peer.addr,
+            credential: self.keys.credential.bytes().to_vec(),
+            version,
+            clients: self.devices.len() as u64,
+            boot: self.boot,
+        };
+        match (hello.role, &credential.subject) {
+            (LinkRole::Device, Subject::Device { .. }) => {
+                self.attach(now, id, &hello, credential, &welcome);
+            }
+            (LinkRole::Member, Subject::Supernode { .. }) => {
+                self.member_hello(now, id, &hello, &credential, &welcome);
+            }
+            (LinkRole::Device, Subject::Supernode { .. }) | (LinkRole::Member, Subject::Device { .. }) => {
+                self.refuse(id, RefuseReason::Credential, Duration::ZERO, None);
+            }
+        }
+    }
+
+    fn attach(&mut self, now: Now, id: LinkId, hello: &Hello, credential: Credential, welcome: &Welcome) {
+        let node = credential.node;
+        if self.stopping {
+            let other = self.other_home(node);
+            return self.refuse(id, RefuseReason::Draining, COME_BACK, other);
+        }
+        let full = self.devices.len() >= self.config.clients_max && !self.devices.contains_key(&node);
+        if full {
+            self.counters.refused += 1;
+            let other = self.other_home(node);
+            return self.refuse(id, RefuseReason::Full, COME_BACK, other);
+        }
+        let device = self.devices.entry(node).or_insert_with(|| Device {
+            links: Vec::new(),
+            boot: hello.boot,
+            bucket: Bucket::new(now.mono, DEVICE_FRAMES_PER_S, DEVICE_FRAMES_BURST),
+            wants_bulletin: false,
+            credential: credential.clone(),
+        });
+        device.credential = credential;
+        let restarted = device.boot != hello.boot;
+        device.boot = hello.boot;
+        let older = if restarted {
+            std::mem::take(&mut device.links)
+        } else {
+            let surplus = (device.links.len() + 1).saturating_sub(LINKS_PER_DEVICE);
+            device.links.drain(..surplus).collect()
+        };
+        device.links.push(id);
+        for link in older {
+            self.goodbye(now, link, RefuseReason::Displaced, Duration::ZERO);
+        }
+        if let Some(link) = self.links.get_mut(&id) {
+            link.role = Role::Device(node);
+        }
+        self.counters.attached += 1;
+        self.write(id, welcome.encode());
+        if hello.epoch < self.realm.epoch() {
+            self.send_bulletin(id);
+        }
+    }
+
+    /// A live member where a device can go instead.
+    fn other_home(&self, node: NodeId) -> Option<NodeId> {
+        let mut others: Vec<NodeId> =
+            self.ring.live().iter().map(|m| m.node).filter(|other| *other != self.me).collect();
+        others.sort_by_key(|other| other.distance(&node.0));
+        others.first().copied()
+    }
+
+    /// A device was heard on this link.
+    pub(crate) fn heard_device(&mut self, node: NodeId, id: LinkId) {
+        if let Some(device) = self.devices.get_mut(&node)
+            && device.links.last() != Some(&id)
+            && let Some(at) = device.links.iter().position(|link| *link == id)
+        {
+            let link = device.links.remove(at);
+            device.links.push(link);
+        }
+    }
+
+    /// A link of a device ended; the device is gone with its last one.
+    pub(crate) fn device_link_closed(&mut self, now: Now, node: NodeId, id: LinkId) {
+        self.relay.link_closed(now, id);
+        let Some(device) = self.devices.get_mut(&node) else { return };
+        device.links.retain(|link| *link != id);
+        if device.links.is_empty() {
+            self.devices.remove(&node);
+            self.ring.device_gone(node);
+        }
+    }
+
+    /// Writes to a device, if it is attached.
+    pub(crate) fn write_device(&mut self, node: NodeId, frame: Frame) -> bool {
+        let link = self.devices.get(&node).and_then(|device| device.links.last().copied());
+        if let Some(link) = link {
+            self.write(link, frame);
+        }
+        link.is_some()
+    }
+
+    /// What the relay must know of a device's link.
+    pub(crate) fn relay_facts(&self, id: LinkId, node: NodeId) -> Option<LinkFacts> {
+        let peer = self.links.get(&id)?.peer.as_ref()?;
+        Some(LinkFacts { link: id, node, exporter: peer.exporter, transport: peer.transport })
+    }
+
+    /// Refuses a link that was not granted yet, and closes it.
+    pub(crate) fn refuse(
+        &mut self,
+        id: LinkId,
+        reason: RefuseReason,
+        come_back: Duration,
+        redirect: Option<NodeId>,
+    ) {
+        self.write(id, Refuse { reason, come_back, redirect }.encode_refuse());
+        self.links.remove(&id);
+        self.act(id, LinkAction::Close);
+    }
+
+    /// Ends a link that was granted.
+    pub(crate) fn goodbye(&mut self, now: Now, id: LinkId, reason: RefuseReason, come_back: Duration) {
+        self.write(id, Refuse { reason, come_back, redirect: None }.encode_goodbye());
+        self.close(now, id);
+    }
+
+    /// Closes a link and forgets it.
+    pub(crate) fn close(&mut self, now: Now, id: LinkId) {
+        if let Some(link) = self.links.remove(&id) {
+            self.act(id, LinkAction::Close);
+            self.forgotten(now, id, &link);
+        }
+    }
+
+    /// What must happen when a link is gone, whoever ended it.
+    pub(crate) fn forgotten(&mut self, now: Now, id: LinkId, link: &Link) {
+        match link.role {
+            Role::Waiting => {}
+            Role::Device(node) => self.device_link_closed(now, node, id),
+            Role::Dialing(node) | Role::Member(node) => self.member_link_closed(now, node, id),
+            Role::Login => self.login_closed(now),
+        }
+    }
+
+    /// Hands the newest bulletin over, with the pages of a long revoked set.
+    pub(crate) fn send_bulletin(&mut self, id: LinkId) {
+        if let Some(bytes) = self.realm.bulletin_bytes().map(<[u8]>::to_vec) {
+            self.write(id, Frame::new(FrameKind::Bulletin, bytes));
+        }
+    }
+
+    /// Devices that were silent for too long are gone.
+    pub(crate) fn sweep_links(&mut self, now: Now) {
+        let stale = |since: Instant, limit: Duration| now.mono.since(since) >= limit;
+        let late: Vec<LinkId> = self
+            .links
+            .iter()
+            .filter(|(_, link)| match link.role {
+                Role::Waiting => stale(link.opened, crate::limits::FIRST_FRAME),
+                Role::Device(_) => stale(link.heard, crate::limits::DEVICE_SILENT),
+                Role::Dialing(_) => stale(link.opened, crate::limits::MEMBER_DIAL),
+                Role::Member(_) => {
+                    link.ping.is_some_and(|(_, sent)| stale(sent, crate::limits::MEMBER_SILENT))
+                }
+                Role::Login => link.ping.is_some_and(|(_, sent)| stale(sent, crate::limits::LOGIN_SILENT)),
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in late {
+            self.close(now, id);
+        }
+    }
+}

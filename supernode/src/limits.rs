@@ -1,0 +1,73 @@
+//! Every bound of this crate, with its reason and what is dropped first.
+
+use std::time::Duration;
+
+/// Devices attached at once by default; further ones are told where to go instead.
+pub const CLIENTS_MAX: usize = 8_000;
+
+/// Links in all, those without a first frame among them; further ones are closed at once.
+pub const LINKS_MAX: usize = 12_000;
+
+/// A link whose first frame does not come for so long is closed.
+pub const FIRST_FRAME: Duration = Duration::from_secs(5);
+
+/// A device that says nothing for so long is gone: three of its idle pings.
+pub const DEVICE_SILENT: Duration = Duration::from_secs(100);
+
+/// Links one device may have here: tries over QUIC and TLS run side by side, and a phone that changed networks comes
+/// back before its old link is known to be dead. The oldest is closed first.
+pub const LINKS_PER_DEVICE: usize = 3;
+
+/// Frames a device may send per second, relayed packets aside, and how many it may save up. The rest is dropped.
+pub const DEVICE_FRAMES_PER_S: u64 = 100;
+/// See [`DEVICE_FRAMES_PER_S`].
+pub const DEVICE_FRAMES_BURST: u64 = 400;
+
+/// INVITEs one device may send per second, toward anybody: nobody dials faster. A phone forks to 8 devices over two
+/// ways each, twice at once.
+pub const INVITES_PER_S: u64 = 2;
+/// See [`INVITES_PER_S`].
+pub const INVITES_BURST: u64 = 40;
+
+/// Senders of INVITEs that are counted at once; forgotten when their bucket is full again.
+pub const SENDERS_MAX: usize = 16_384;
+
+/// When a refused device shall come back.
+pub const COME_BACK: Duration = Duration::from_secs(30);
+
+/// How often members are pinged: a killed one is found out long before QUIC does.
+pub const MEMBER_PING: Duration = Duration::from_secs(1);
+
+/// A member that does not answer a ping for so long has no link.
+pub const MEMBER_SILENT: Duration = Duration::from_secs(3);
+
+/// A member that is being dialled and has not welcomed us for so long is dialled anew.
+pub const MEMBER_DIAL: Duration = Duration::from_secs(4);
+
+/// Pause after the first failed dial of a member; doubles to [`MEMBER_BACKOFF_MAX`]. The dead are tried for ever.
+pub const MEMBER_BACKOFF: Duration = Duration::from_millis(500);
+/// See [`MEMBER_BACKOFF`].
+pub const MEMBER_BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// Pause after the first failed link to the login server, doubling to [`LOGIN_BACKOFF_MAX`], with full jitter.
+pub const LOGIN_BACKOFF: Duration = Duration::from_secs(1);
+/// See [`LOGIN_BACKOFF`].
+pub const LOGIN_BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// How often the link to the login server is pinged, so that a bulletin never waits for a dead link for long.
+pub const LOGIN_PING: Duration = Duration::from_secs(15);
+
+/// A login server that does not answer for so long has no link.
+pub const LOGIN_SILENT: Duration = Duration::from_secs(10);
+
+/// How often renewal is asked for when it failed.
+pub const RENEW_RETRY: Duration = Duration::from_secs(600);
+
+/// Forwarded messages whose return is still of interest; the oldest is forgotten first.
+pub const FORWARDS_MAX: usize = 8_192;
+
+/// How long the return of a forwarded message is awaited.
+pub const FORWARD: Duration = Duration::from_secs(5);
+
+/// Sealing keys kept: the present one and those of the last ten days, with room for extra renewals.
+pub const SEALING_KEYS_MAX: usize = 16;
