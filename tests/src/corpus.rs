@@ -7,11 +7,13 @@
 use std::fmt::Debug;
 use std::net::SocketAddr;
 
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
 use yodel_identity::account::{AccountCertificateFields, AccountRecordFields};
 use yodel_identity::bulletin::{BulletinFields, BulletinWanted, RevokedPageFields};
 use yodel_identity::credential::CredentialFields;
 use yodel_identity::invitation::Invitation;
-use yodel_identity::keys::{PublicKey, SealingKey};
+use yodel_identity::keys::{PublicKey, SealingKey, SigningKey};
 use yodel_identity::login::{self, Body, RenewalFields};
 use yodel_identity::name::{AccountName, Aor, RealmName};
 use yodel_identity::opaque::OpaqueServer;
@@ -46,6 +48,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "relay_frame", run: relay_frame },
     Target { name: "media_packet", run: media_packet },
     Target { name: "handshake", run: handshake },
+    Target { name: "call_box", run: call_box },
 ];
 
 const FROM: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 7)), 5060);
@@ -144,8 +147,6 @@ pub fn login(data: &[u8]) {
 }
 
 fn opaque(data: &[u8]) {
-    use rand_chacha::ChaCha20Rng;
-    use rand_core::SeedableRng;
     use std::sync::LazyLock;
 
     static SERVER: LazyLock<(OpaqueServer, Aor)> = LazyLock::new(|| {
@@ -370,6 +371,49 @@ pub fn handshake(data: &[u8]) {
         let sealing = SealingKey::from_bytes([7; 32]);
         let _ = hello.open(&sealing, &PublicKey([8; 32]), "call-id");
     }
+}
+
+/// What a peer seals: an INVITE's parts and a box may hold anything, and come out as they went in; bytes that nobody
+/// sealed open nowhere.
+pub fn call_box(data: &[u8]) {
+    use yodel_call::boxes::{Opened, Sealed};
+    use yodel_call::handshake::{Callee, CallerProof, Hello, Initiator};
+    use yodel_call::limits::SEALED_SDP_BYTES_MAX;
+    use yodel_call::statement::{Kind, Parties, Party};
+    use yodel_call::timeline::Method;
+
+    let (alice, bob) = (SigningKey::from_seed([1; 32]), SigningKey::from_seed([2; 32]));
+    let sealing = SealingKey::from_bytes([7; 32]);
+    let party = |name: &str, key: &SigningKey| Party {
+        account: Aor::parse(name).expect("a name"),
+        root: Some(key.public()),
+        device: key.public(),
+    };
+    let parties =
+        Parties { caller: party("alice@example.net", &alice), callee: party("bob@example.net", &bob) };
+    let part = data.len().min(300);
+    let proof = CallerProof {
+        credential: data.get(..part).unwrap_or_default().to_vec(),
+        record: data.get(part / 2..part).unwrap_or_default().to_vec(),
+    };
+    let offer = data.get(..data.len().min(SEALED_SDP_BYTES_MAX)).unwrap_or_default();
+    let callee = Callee { sealing: sealing.public(), credential_hash: [3; 32], nonce: [4; 16] };
+    let mut rng = ChaCha20Rng::from_seed([5; 32]);
+    let (_, body, mut caller) =
+        Initiator::start(&mut rng, Kind::Message, &alice, &proof, parties.clone(), &callee, "call-1", offer)
+            .expect("our own keys");
+    let hello = Hello::parse(&body).expect("our own hello");
+    let (responder, mut boxes) = hello.open(&sealing, &bob.public(), "call-1").expect("sealed for this key");
+    assert!(responder.check(Kind::Message, &parties, "call-1").is_ok());
+    assert_eq!((&responder.proof, responder.offer.as_slice()), (&proof, offer));
+
+    for (method, status) in [(Method::Invite, 180), (Method::Bye, 0)] {
+        assert!(!matches!(boxes.open(method, status, data), Opened::Fresh(_)));
+    }
+    let sealed = Sealed::request(Method::Info, 2).with(offer.to_vec());
+    let bytes = caller.seal(&sealed);
+    assert_eq!(boxes.open(Method::Info, 0, &bytes), Opened::Fresh(sealed));
+    assert!(!matches!(boxes.open(Method::Info, 0, &bytes), Opened::Fresh(_)), "a replay");
 }
 
 /// A signed record as it came, and a body as somebody with the key could have signed it.
