@@ -32,12 +32,12 @@ pub const LINK_IDLE: Duration = Duration::from_secs(120);
 /// How often idle links and old limits are looked for.
 pub const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
-/// Sign-in attempts (registrations and logins) that an address may make at once; IPv6 counts by /64. A household or a
-/// small office behind one address signs in all its devices in one go.
-pub const ATTEMPTS_PER_ADDRESS: u32 = 60;
+/// Sign-in attempts (registrations and logins) that an address may make at once; IPv6 counts by /64. An office
+/// behind one address signs in all its devices in one go; guessing is bounded by account.
+pub const ATTEMPTS_PER_ADDRESS: u32 = 240;
 
 /// How soon an address gets one more attempt.
-pub const ATTEMPT_PER_ADDRESS_EVERY: Duration = Duration::from_secs(2);
+pub const ATTEMPT_PER_ADDRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// Logins to one account name, existing or not, at once: with 20 guesses and one more per minute, a password of one in
 /// a million takes a year.

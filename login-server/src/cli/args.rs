@@ -1,0 +1,243 @@
+//! The arguments.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, ColorChoice, Parser, Subcommand};
+use clap_complete::Shell;
+
+/// The login server of a Yodel realm: it vouches for who is who, and calls go on without it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "yodel-login-server",
+    version,
+    propagate_version = true,
+    after_long_help = "Examples:\n  \
+        yodel-login-server init --dir D --realm example.net --listen 198.51.100.1:4433\n  \
+        yodel-login-server run --dir D\n  \
+        yodel-login-server invite create --dir D --user alice\n  \
+        yodel-login-server invite create --dir D --role supernode --json\n\n\
+        Exit codes: 0 done, 1 failed, 2 wrong usage, 3 server not running, 5 no such user or device, 11 refused."
+)]
+pub(crate) struct Args {
+    /// All state of this installation
+    #[arg(
+        long,
+        global = true,
+        env = "YODEL_DIR",
+        default_value = "/var/lib/yodel-login-server",
+        value_name = "DIR"
+    )]
+    pub(crate) dir: PathBuf,
+    /// Print JSON: one object, or one a line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print errors only
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Log more; twice for decisions, three times for packets
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Colours in help and errors
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", value_parser = ["auto", "always", "never"])]
+    color: String,
+    /// Give up after this long
+    #[arg(long, global = true, value_name = "TIME", value_parser = span)]
+    pub(crate) timeout: Option<Duration>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a realm: its keys and its store
+    Init {
+        /// Name of the realm, like a domain
+        #[arg(long, value_name = "NAME")]
+        realm: String,
+        /// Where to listen: IP:PORT or [IPv6]:PORT; port 0 picks one for good
+        #[arg(long, value_name = "ADDR:PORT")]
+        listen: SocketAddr,
+        /// Where others reach it, when that is not where it listens; may be given several times
+        #[arg(long, value_name = "HOST:PORT")]
+        advertise: Vec<String>,
+    },
+    /// Serve
+    Run {
+        /// Listen here instead of where `init` said
+        #[arg(long, value_name = "ADDR:PORT", env = "YODEL_LISTEN")]
+        listen: Option<SocketAddr>,
+        /// Keep state in PostgreSQL (comes later)
+        #[arg(long, value_name = "URL")]
+        database: Option<String>,
+    },
+    /// Invitations
+    #[command(subcommand)]
+    Invite(InviteCommand),
+    /// Accounts
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Devices and supernodes
+    #[command(subcommand)]
+    Device(DeviceCommand),
+    /// Keys of the realm
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// The bulletin
+    #[command(subcommand)]
+    Bulletin(BulletinCommand),
+    /// Look whether everything is in order
+    Check,
+    /// Ask the running server how it is
+    Health,
+    /// Settings
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Completions for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// The manual page
+    Man,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum InviteCommand {
+    /// Make an invitation; works while the server runs
+    Create {
+        /// For this account; with --role supernode, its owner
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
+        /// What it lets in
+        #[arg(long, default_value = "user", value_parser = ["user", "supernode", "gateway"])]
+        role: String,
+        /// How often it can be used
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        uses: u64,
+        /// How long it can be used
+        #[arg(long, default_value = "7d", value_name = "TIME", value_parser = span)]
+        expires: Duration,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserCommand {
+    /// All accounts
+    List,
+    /// One account and its devices
+    Show {
+        /// The account
+        name: String,
+    },
+    /// Take the right to sign in and to renew
+    Suspend {
+        /// The account
+        name: String,
+    },
+    /// Give it back
+    Resume {
+        /// The account
+        name: String,
+    },
+    /// Remove an account and revoke its devices
+    Delete {
+        /// The account
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeviceCommand {
+    /// All devices and supernodes, or those of one account
+    List {
+        /// The account
+        user: Option<String>,
+    },
+    /// Take the credential of a device or supernode back; the realm knows within seconds
+    Revoke {
+        /// Node id, or its unique beginning
+        device: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// The realm's keys and their dates
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BulletinCommand {
+    /// The present bulletin
+    Show,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// The settings in force
+    Show,
+    /// Look whether the file is in order
+    Check,
+    /// A file with every setting
+    Example,
+}
+
+/// The choice of colours, which clap must know before it reads the arguments. `NO_COLOR` it knows itself.
+pub(crate) fn color() -> ColorChoice {
+    let mut args = std::env::args().skip_while(|arg| !arg.starts_with("--color"));
+    let first = args.next();
+    let value = first.as_deref().and_then(|arg| arg.strip_prefix("--color=")).map(str::to_owned);
+    match value.or_else(|| args.next()).as_deref() {
+        Some("always") if first.is_some() => ColorChoice::Always,
+        Some("never") if first.is_some() => ColorChoice::Never,
+        _ => ColorChoice::Auto,
+    }
+}
+
+/// A time: a number with unit, without one seconds.
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let scale = match unit {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3_600.0,
+        "d" => 86_400.0,
+        other => return Err(format!("unknown unit {other:?}; use ms, s, m, h or d")),
+    };
+    let number: f64 = number.parse().map_err(|_| "a number with a unit, such as 48h".to_owned())?;
+    Duration::try_from_secs_f64(number * scale).map_err(|_| "out of range".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        for (text, ms) in
+            [("500ms", 500), ("1.5s", 1_500), ("2m", 120_000), ("48h", 172_800_000), ("3", 3_000)]
+        {
+            assert_eq!(span(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in ["", "h", "-1s", "1y", "1e300h"] {
+            assert!(span(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn flags_stand_before_and_after_the_command() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+        for line in [
+            "yodel-login-server --dir D --json invite create --user alice",
+            "yodel-login-server invite create --user alice --json --dir D",
+        ] {
+            let args = Args::try_parse_from(line.split(' ')).unwrap();
+            assert!(args.json && args.dir.as_os_str() == "D", "{line}");
+        }
+    }
+}

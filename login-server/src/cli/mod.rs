@@ -1,0 +1,121 @@
+//! The command line: what is asked, and how it is answered on a terminal.
+
+mod args;
+mod check;
+mod config;
+mod init;
+mod out;
+mod run;
+mod socket;
+
+use std::time::Duration;
+
+use clap::{CommandFactory, FromArgMatches};
+use yodel_login_server::admin::AdminRequest;
+use yodel_login_server::keys::{Layout, ServerKeys};
+use yodel_net::Exit;
+use yodel_net::logging::{self, LogFormat};
+
+use args::{
+    Args, BulletinCommand, Command, ConfigCommand, DeviceCommand, InviteCommand, KeyCommand, UserCommand,
+};
+use config::Config;
+use out::{Failure, Out};
+
+/// Reads the arguments, does what they say, and tells how it ended.
+pub(crate) fn main() -> Exit {
+    let command = Args::command().color(args::color());
+    let parsed = command.try_get_matches().and_then(|matches| Args::from_arg_matches(&matches));
+    let args = match parsed {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are no errors; clap knows which stream they go to.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Done };
+        }
+    };
+    let out = Out { json: args.json, quiet: args.quiet };
+    match dispatch(&args, out) {
+        Ok(exit) => exit,
+        Err(failure) => {
+            eprintln!("yodel-login-server: {failure}");
+            failure.exit
+        }
+    }
+}
+
+fn dispatch(args: &Args, out: Out) -> Result<Exit, Failure> {
+    let layout = Layout::new(&std::path::absolute(&args.dir).map_err(Failure::system)?);
+    let (config, warnings) = Config::load(&layout.config())?;
+    for warning in warnings {
+        eprintln!("yodel-login-server: {}: {warning}", layout.config().display());
+    }
+    let format = if config.log_json { LogFormat::Json } else { LogFormat::Text };
+    let verbosity = i8::try_from(args.verbose).unwrap_or(i8::MAX) - i8::from(args.quiet);
+    // A server tells what a user would notice; the short commands only what goes wrong.
+    logging::init(verbosity + i8::from(matches!(args.command, Command::Run { .. })), format);
+
+    let ask = |request| {
+        let timeout = args.timeout.unwrap_or(Duration::from_secs(15));
+        socket::ask(&layout, request, timeout).and_then(|reply| out.value(&reply))
+    };
+    match &args.command {
+        Command::Init { realm, listen, advertise } => init::init(&layout, realm, *listen, advertise, out),
+        Command::Run { listen, database } => {
+            if database.is_some() {
+                return Err(Failure::usage(
+                    "--database: PostgreSQL comes later; without it, state is in --dir",
+                ));
+            }
+            run::run(&layout, &config, *listen, out)
+        }
+        Command::Invite(InviteCommand::Create { user, role, uses, expires }) => {
+            ask(AdminRequest::InviteCreate {
+                user: user.clone(),
+                role: role.clone(),
+                uses: *uses,
+                expires_s: expires.as_secs(),
+            })
+        }
+        Command::User(UserCommand::List) => ask(AdminRequest::UserList),
+        Command::User(UserCommand::Show { name }) => ask(AdminRequest::UserShow { name: name.clone() }),
+        Command::User(UserCommand::Suspend { name }) => {
+            ask(AdminRequest::UserSuspend { name: name.clone(), suspended: true })
+        }
+        Command::User(UserCommand::Resume { name }) => {
+            ask(AdminRequest::UserSuspend { name: name.clone(), suspended: false })
+        }
+        Command::User(UserCommand::Delete { name }) => ask(AdminRequest::UserDelete { name: name.clone() }),
+        Command::Device(DeviceCommand::List { user }) => ask(AdminRequest::DeviceList { user: user.clone() }),
+        Command::Device(DeviceCommand::Revoke { device }) => {
+            ask(AdminRequest::DeviceRevoke { device: device.clone() })
+        }
+        Command::Bulletin(BulletinCommand::Show) => ask(AdminRequest::BulletinShow),
+        Command::Key(KeyCommand::List) => {
+            let keys = ServerKeys::load(&layout).map_err(Failure::failed)?;
+            out.value(&init::keys_json(&keys))
+        }
+        Command::Check => check::check(&layout, out),
+        Command::Health => {
+            let timeout = args.timeout.unwrap_or(Duration::from_secs(5));
+            socket::ask_running(&layout, &AdminRequest::Health, timeout)?
+                .ok_or_else(Failure::not_running)
+                .and_then(|reply| out.value(&reply))
+        }
+        Command::Config(ConfigCommand::Show) => out.value(&config.to_json()),
+        Command::Config(ConfigCommand::Check) => {
+            out.value(&serde_json::json!({"v": 1, "ok": true, "file": layout.config()}))
+        }
+        Command::Config(ConfigCommand::Example) => out.text(config::EXAMPLE),
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(*shell, &mut Args::command(), "yodel-login-server", &mut text);
+            out.text(&String::from_utf8_lossy(&text))
+        }
+        Command::Man => {
+            let mut text = Vec::new();
+            clap_mangen::Man::new(Args::command()).render(&mut text).map_err(Failure::system)?;
+            out.text(&String::from_utf8_lossy(&text))
+        }
+    }
+}
