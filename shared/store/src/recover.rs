@@ -25,6 +25,7 @@ use std::time::Duration;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::StoreError;
+use crate::file::create_private_dir;
 use crate::journal::{Journal, JournalKey, Replay};
 use crate::limits::{FREE_BYTES_TO_OPEN, LOCK_WAIT, SET_ASIDE_MAX};
 use crate::sled_store::{
@@ -78,7 +79,7 @@ fn tree_path(dir: &Path) -> PathBuf {
 /// # Errors
 /// `Locked`, `DiskFull`, `Damaged` or `Io`.
 pub fn open(dir: &Path, options: StoreOptions) -> Result<(SledStore, Vec<Finding>), StoreError> {
-    fs::create_dir_all(dir).map_err(|source| StoreError::io(dir, source))?;
+    create_private_dir(dir)?;
     let lock = lock(dir)?;
     require_free(dir, FREE_BYTES_TO_OPEN)?;
     let mut findings = Vec::new();
