@@ -17,3 +17,4 @@ pub mod renew;
 pub mod rpc;
 pub mod sign_in;
 pub mod span;
+pub mod start;
