@@ -22,8 +22,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 use yodel_call::call::Calls;
 use yodel_call::event::{
-    self as call_event, CallsOutput, CodecFactory, Config, DeviceEntry, Identity, MessageId, RelayLink, Role,
-    State,
+    self as call_event, CallsOutput, CodecFactory, Config, Identity, MessageId, RelayLink, Role, State,
 };
 use yodel_identity::account::AccountRecord;
 use yodel_identity::bulletin::BulletinWanted;
@@ -441,14 +440,6 @@ impl Client {
             }
             LookupsOutput::Result(Asker::Own, result) => self.publisher.handle_read_back(now, &result),
             LookupsOutput::Result(Asker::Call(id), result) => {
-                let result = match result {
-                    LookupResult::Found { account, entries, settled } => {
-                        let entries = entries.iter().map(device_entry).collect();
-                        call_event::LookupResult::Found { record: account, entries, settled }
-                    }
-                    LookupResult::NoSuchAccount => call_event::LookupResult::NoUser,
-                    LookupResult::Unreachable => call_event::LookupResult::Unreachable,
-                };
                 self.calls.handle_lookup(now, &self.realm, id, result);
             }
             LookupsOutput::Result(Asker::Contact(aor), result) => self.deliver_to(now, aor, result),
@@ -519,8 +510,6 @@ impl Client {
             CallsOutput::RelayFrame { relay, frame } => {
                 self.homes.write(relay, frame);
             }
-            // A phone is no supernode: there is no relay of its own.
-            CallsOutput::RelayLocal { .. } => {}
             CallsOutput::Lookup { id, aor, past_cache } => {
                 self.lookups.start(now, Asker::Call(id), &aor, past_cache);
             }
@@ -676,13 +665,4 @@ fn identity(
 
 fn relay_link(home: &Home) -> RelayLink {
     RelayLink { udp: home.udp, exporter: home.exporter, transport: home.transport }
-}
-
-fn device_entry(entry: &yodel_overlay::record::ContactEntry) -> DeviceEntry {
-    DeviceEntry {
-        device: entry.device,
-        sequence: entry.sequence,
-        homes: entry.homes.clone(),
-        nonce: entry.nonce,
-    }
 }

@@ -2,17 +2,13 @@
 //! hears. It is a `call::Calls` like a phone's, with the role that answers at once; this file puts it beside the home:
 //! its SIP goes into the same routes, its relay sessions are joined without a link.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use yodel_call::call::Calls;
 use yodel_call::event::{
-    CallsOutput, CodecFactory, Config, Home, Identity, LocalAction, LocalEvent, LookupResult, RelayLink,
-    Role, echo_nonce,
+    CallsOutput, CodecFactory, Config, Home, Identity, LookupResult, RelayLink, Role, echo_nonce,
 };
 use yodel_media::Codec;
-use yodel_nat::RelayKind;
-use yodel_relay::control::{Channel, Control, LegKind, Token};
 use yodel_relay::server::LinkFacts;
 use yodel_sip::envelope::Envelope;
 use yodel_wire::frame::Frame;
@@ -28,7 +24,6 @@ pub(crate) const LOCAL: LinkId = LinkId(u64::MAX);
 /// The echo of one supernode.
 pub(crate) struct Echo {
     pub(crate) calls: Calls,
-    channels: BTreeMap<Token, Channel>,
 }
 
 /// An echo plays nothing and decodes nothing.
@@ -53,7 +48,7 @@ impl Echo {
         let mut calls = Calls::new(identity(keys), config, Box::new(NoCodec), seed);
         calls.set_homes(now, vec![own_home(keys)]);
         calls.set_local_addrs(now, addrs.to_vec(), Vec::new());
-        Echo { calls, channels: BTreeMap::new() }
+        Echo { calls }
     }
 
     /// The credential was renewed.
@@ -101,14 +96,13 @@ impl Supernode {
                 CallsOutput::Datagram { to, bytes } => {
                     self.outputs.push_back(Output::Datagram { to, bytes });
                 }
-                CallsOutput::RelayLocal { token, action } => self.relay_local(now, token, action),
+                CallsOutput::RelayFrame { frame, .. } => self.relay_from_echo(now, &frame),
                 CallsOutput::Lookup { id, .. } => {
                     // An echo calls nobody.
                     self.echo.calls.handle_lookup(now, &self.realm, id, LookupResult::Unreachable);
                 }
                 CallsOutput::RelayLinkWanted(_)
                 | CallsOutput::RelayLinkDone(_)
-                | CallsOutput::RelayFrame { .. }
                 | CallsOutput::Event(_)
                 | CallsOutput::Incoming(_)
                 | CallsOutput::MessageDone { .. } => {}
@@ -117,52 +111,16 @@ impl Supernode {
         any
     }
 
-    fn relay_local(&mut self, now: Now, token: Token, action: LocalAction) {
-        let control = match action {
-            LocalAction::Join => Control::Join { token },
-            LocalAction::Send(packet) => match self.echo.channels.get(&token) {
-                Some(channel) => Control::Data { channel: *channel, packet },
-                None => return,
-            },
-            LocalAction::Leave => {
-                self.echo.channels.remove(&token);
-                Control::Close { token, reason: yodel_relay::control::Reason::Finished }
-            }
-        };
+    /// The echo's legs run over a link to its own relay that never leaves the process.
+    fn relay_from_echo(&mut self, now: Now, frame: &Frame) {
         let facts = LinkFacts { link: LOCAL, node: self.me, exporter: [0; 32], transport: Transport::Quic };
         // What was just encoded can be read.
-        let _read = self.relay.handle_frame(now, &facts, &control.encode());
+        let _read = self.relay.handle_frame(now, &facts, frame);
     }
 
     /// The relay has something for the echo.
     pub(crate) fn relay_to_echo(&mut self, now: Now, frame: &Frame) {
-        let Ok(Some(control)) = Control::decode(frame) else { return };
-        let (token, event) = match control {
-            Control::Joined { token, channel } => {
-                self.echo.channels.insert(token, channel);
-                return;
-            }
-            Control::State { token, far: Some(far), .. } => {
-                let kind = match far {
-                    LegKind::Udp => RelayKind::Udp,
-                    LegKind::Tcp => RelayKind::Tcp,
-                };
-                (token, LocalEvent::Up(kind))
-            }
-            Control::Data { channel, packet } => {
-                let token = self.echo.channels.iter().find(|(_, known)| **known == channel);
-                let Some((token, _)) = token else { return };
-                (*token, LocalEvent::Packet(packet))
-            }
-            Control::Close { token, .. } | Control::Refused { token, .. } => {
-                self.echo.channels.remove(&token);
-                (token, LocalEvent::Down)
-            }
-            Control::State { far: None, .. }
-            | Control::Open { .. }
-            | Control::Opened { .. }
-            | Control::Join { .. } => return,
-        };
-        self.echo.calls.handle_relay_local(now, token, event);
+        let me = self.me;
+        self.echo.calls.handle_relay_frame(now, me, frame);
     }
 }

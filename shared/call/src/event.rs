@@ -5,20 +5,20 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use yodel_identity::account::AccountRecord;
 use yodel_identity::credential::Credential;
-use yodel_identity::keys::{PublicKey, SealingKey, SigningKey};
+use yodel_identity::keys::{SealingKey, SigningKey};
 use yodel_identity::name::Aor;
 use yodel_identity::node::NodeId;
 use yodel_media::{AudioEnd, Codec, Stats};
-use yodel_nat::{PathKind, RelayKind};
-use yodel_relay::control::Token;
+use yodel_nat::PathKind;
 use yodel_sip::envelope::Envelope;
 use yodel_wire::frame::Frame;
 use yodel_wire::machine::Transport;
 
 use crate::cause::Cause;
 use crate::contacts::Incoming;
+
+pub use yodel_overlay::verify::LookupResult;
 
 /// Names a call, the same at both ends: the first half of its Call-ID.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -128,38 +128,6 @@ pub struct DialOptions {
     pub max: Option<Duration>,
     /// Give up after ringing this long; `None`: [`crate::limits::RING_TIMEOUT`].
     pub ring_timeout: Option<Duration>,
-}
-
-/// What a lookup found. May come several times for one lookup: the first valid answer starts the call, a later one
-/// adds devices.
-#[derive(Clone, Debug)]
-pub enum LookupResult {
-    /// The account's record and the live contact entries of its devices, all verified.
-    Found {
-        /// The newest account record.
-        record: Box<AccountRecord>,
-        /// Contact entries, signatures checked with the credentials of that record.
-        entries: Vec<DeviceEntry>,
-        /// Whether nothing more will come.
-        settled: bool,
-    },
-    /// Enough holders say there is no such account.
-    NoUser,
-    /// Nobody could be asked.
-    Unreachable,
-}
-
-/// What a device's live contact entry says: where its home can be found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceEntry {
-    /// The device.
-    pub device: NodeId,
-    /// Higher replaces lower.
-    pub sequence: u64,
-    /// The homes it is attached to, the one to try first in front; more than two are not used.
-    pub homes: Vec<NodeId>,
-    /// New at each start of the device.
-    pub nonce: [u8; 16],
 }
 
 /// Which way a call goes.
@@ -315,13 +283,6 @@ pub enum CallsOutput {
         /// What.
         frame: Frame,
     },
-    /// Only with [`Role::Echo`]: the relay of this very supernode.
-    RelayLocal {
-        /// The session.
-        token: Token,
-        /// What to do with it.
-        action: LocalAction,
-    },
     /// Read an account's records; answer with [`handle_lookup`](crate::call::Calls::handle_lookup).
     Lookup {
         /// Names it.
@@ -342,37 +303,6 @@ pub enum CallsOutput {
         /// How it went.
         result: Result<(), Cause>,
     },
-}
-
-/// What an echo wants of the relay it lives beside.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LocalAction {
-    /// Join the session.
-    Join,
-    /// Pass this packet to the other end.
-    Send(Vec<u8>),
-    /// Leave it.
-    Leave,
-}
-
-/// What a relay tells the echo beside it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LocalEvent {
-    /// Packets pass, over what.
-    Up(RelayKind),
-    /// A packet of the other end.
-    Packet(Vec<u8>),
-    /// Not granted, or over.
-    Down,
-}
-
-/// A peer account as it is pinned: who, and by which key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerAccount {
-    /// The account.
-    pub aor: Aor,
-    /// Its root key; none for `echo`.
-    pub root: Option<PublicKey>,
 }
 
 impl fmt::Display for CallId {

@@ -10,4 +10,16 @@ pub mod event;
 pub mod handshake;
 pub mod limits;
 pub mod statement;
+pub mod terms;
 pub mod timeline;
+
+mod callee;
+mod caller;
+mod device;
+mod inbound;
+mod leg;
+mod life;
+mod message;
+mod plane;
+#[cfg(test)]
+mod tests;

@@ -31,8 +31,8 @@ pub const BOX_WINDOW: u64 = 64;
 /// Boxed messages sent in parallel outside calls. More wait with the caller, who gets an error.
 pub const MESSAGES_MAX: usize = 32;
 
-/// Longest body of a MESSAGE, bytes: fits a frame with account record and credential around it.
-pub const MESSAGE_BODY_BYTES_MAX: usize = 4_096;
+/// Longest body of a MESSAGE, bytes: a text and what is around it.
+pub const MESSAGE_BODY_BYTES_MAX: usize = 1_100;
 
 /// Longest sealed offer or answer, bytes: 32 candidates of 80 bytes and some room.
 pub const SEALED_SDP_BYTES_MAX: usize = 4_096;
@@ -84,3 +84,35 @@ pub const CALL_ID_BYTES_MAX: usize = 64;
 
 /// Longest text or note in a message, bytes.
 pub const TEXT_BYTES_MAX: usize = 1_000;
+
+/// Homes of a device that are used: two are warm (D§4).
+pub const HOMES_MAX: usize = 2;
+
+/// Longest sealed media report, bytes: fits any datagram of ours.
+pub const REPORT_BYTES_MAX: usize = 1_200;
+
+/// Envelopes sent and not yet returned that are remembered, to know which way failed. The oldest is forgotten first;
+/// its request then waits for its timer.
+pub const ENVELOPES_MAX: usize = 512;
+
+/// Relay sessions of one leg: one, and one more when the first died.
+pub const RELAYS_MAX: usize = 3;
+
+/// How often joining a relay session is tried: the caller's request may take another way and come later.
+pub const RELAY_JOINS_MAX: u32 = 6;
+
+/// Pause between tries to join a relay session.
+pub const RELAY_JOIN_PAUSE: Duration = Duration::from_millis(400);
+
+/// After the end, a leg's plane lives this long, so that BYE and its repeats still go over the media path.
+pub const PLANE_LINGER: Duration = Duration::from_millis(250);
+
+/// A call that was answered for less than this is not judged by what was heard: both ends know after 2 s (D§8).
+pub const JUDGED_AFTER: Duration = Duration::from_millis(1_500);
+
+/// Calls kept in all, ended ones that linger among them. When full, the oldest ended one goes; when none has ended, an
+/// incoming INVITE is not answered.
+pub const CALLS_KEPT_MAX: usize = 128;
+
+/// MESSAGEs being answered, until their transactions end. When full, a new one is not answered.
+pub const ANSWERING_MAX: usize = 64;

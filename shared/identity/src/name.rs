@@ -203,6 +203,11 @@ impl Aor {
         crate::node::first_16(&digest.into())
     }
 
+    /// `echo` of a realm: whom a home answers for.
+    pub fn echo(realm: RealmName) -> Aor {
+        Aor { user: AccountName("echo".to_owned()), realm }
+    }
+
     /// Whether this is the account that every home answers itself.
     pub fn is_echo(&self) -> bool {
         self.user.as_str() == "echo"
