@@ -1,4 +1,7 @@
 //! The simulator: the very root machines of the programs, under one virtual clock.
 
+pub mod issuer;
 pub mod nat;
+pub mod realm;
+pub mod sound;
 pub mod world;
