@@ -8,9 +8,13 @@
 //! * `route`: SIP between devices and homes.
 //! * `echo`: the account that sends back what it hears.
 //! * [`keys`]: what must be kept secret, and its file.
+//! * [`enrol`]: how one comes into being. [`config`], [`run`] and [`admin`] are the process around the machine.
 #![forbid(unsafe_code)]
 
+pub mod admin;
+pub mod config;
 mod echo;
+pub mod enrol;
 mod home;
 pub mod keys;
 pub mod limits;
@@ -18,3 +22,4 @@ mod login;
 pub mod node;
 mod peers;
 mod route;
+pub mod run;
