@@ -42,7 +42,7 @@ use crate::keys::{KeptSealing, Keys, KeysError};
 /// How long one address of the login server gets for one step. Its slowest is a flush to disk.
 const STEP_WITHIN: Duration = Duration::from_secs(10);
 
-/// How often the record is signed anew when another device of the account was faster.
+/// How often a step is done again when another device of the account was faster.
 const RECORD_TRIES: u32 = 3;
 
 /// Who wants to sign in where.
@@ -356,6 +356,13 @@ impl SignIn {
             (Refusal::Record, Step::RecordOffered(_)) if self.record_tries < RECORD_TRIES => {
                 self.record_tries += 1;
                 self.not_opened.get_or_insert(Refusal::UserTaken);
+                self.start_login(now)
+            }
+            // Another device of this account is being signed in at this very moment.
+            (Refusal::Unavailable, Step::SignedIn(_))
+                if refused.come_back_s.is_some() && self.record_tries < RECORD_TRIES =>
+            {
+                self.record_tries += 1;
                 self.start_login(now)
             }
             (Refusal::Password, _) => Err(self.wrong_password()),

@@ -11,7 +11,7 @@ use yodel_identity::login::{
 };
 use yodel_identity::name::{AccountName, Aor};
 use yodel_identity::node::{NodeId, OwnerTag};
-use yodel_wire::frame::Frame;
+use yodel_wire::frame::{Frame, FrameKind};
 use yodel_wire::machine::LinkId;
 use yodel_wire::time::Now;
 
@@ -172,7 +172,7 @@ impl LoginServer {
             return Err(Refusal::Proof);
         }
         if self.state.is_held(&Held::Account(name.clone())) {
-            self.refuse_held(id);
+            self.defer(id, FrameKind::AccountRecord, body);
             return Ok(());
         }
         let kept = AccountRecordKept { version: record.version }.frame();

@@ -69,3 +69,6 @@ pub const ADMIN_LINE_BYTES_MAX: usize = 64 * 1024;
 
 /// Admin requests waiting for the machine.
 pub const ADMIN_QUEUE_MAX: usize = 64;
+
+/// Requests that wait for a commit of what they are about; further ones are told to come back.
+pub const DEFERRED_MAX: usize = 1_024;

@@ -10,6 +10,7 @@ use yodel_identity::limits::CLOCK_TOLERANCE;
 use yodel_identity::login::{Refusal, Renewal};
 use yodel_identity::name::AccountName;
 use yodel_identity::node::OwnerTag;
+use yodel_wire::frame::FrameKind;
 use yodel_wire::machine::LinkId;
 use yodel_wire::time::Now;
 
@@ -31,6 +32,14 @@ impl LoginServer {
         if renewal.at > now.unix + CLOCK_TOLERANCE {
             // Taken, it would lock the node out until that time has come.
             return Err(Refusal::Stale);
+        }
+        let held = match &renewal.credential.subject {
+            Subject::Device { account, .. } => Held::Account(account.clone()),
+            Subject::Supernode { .. } => Held::Supernode(node),
+        };
+        if self.state.is_held(&held) {
+            self.defer(id, FrameKind::Renew, body);
+            return Ok(());
         }
         if let Err(wait) = self.renewals.take(now.mono, &node) {
             self.refuse_for(id, wait);
@@ -58,12 +67,7 @@ impl LoginServer {
         if device.credential.key != renewal.credential.key {
             return Err(Refusal::Proof);
         }
-        let held = self.state.is_held(&Held::Account(name.clone()));
         match answered(device, renewal)? {
-            _ if held => {
-                self.refuse_held(id);
-                return Ok(());
-            }
             Answered::Already => {
                 let frame = self.enrolled(now, name, account, &device.credential, false)?;
                 self.write(id, frame);
@@ -104,12 +108,7 @@ impl LoginServer {
         if supernode.issued.credential.key != renewal.credential.key {
             return Err(Refusal::Proof);
         }
-        let held = self.state.is_held(&Held::Supernode(node));
         match answered(&supernode.issued, renewal)? {
-            _ if held => {
-                self.refuse_held(id);
-                return Ok(());
-            }
             Answered::Already => {
                 let frame = self.supernode_enrolled(&supernode.issued.credential.clone());
                 self.write(id, frame);

@@ -29,7 +29,7 @@ use crate::admin::{AdminError, AdminReply, AdminRequest};
 use crate::keys::ServerKeys;
 use crate::limits::{
     ATTEMPT_PER_ACCOUNT_EVERY, ATTEMPT_PER_ADDRESS_EVERY, ATTEMPTS_PER_ACCOUNT, ATTEMPTS_PER_ADDRESS,
-    LIMITED_MAX, LINK_IDLE, LINKS_MAX, RENEWAL_EVERY, RENEWALS, SWEEP_EVERY,
+    DEFERRED_MAX, LIMITED_MAX, LINK_IDLE, LINKS_MAX, RENEWAL_EVERY, RENEWALS, SWEEP_EVERY,
 };
 use crate::publish::Publisher;
 use crate::rate::{Rate, network_of};
@@ -74,6 +74,8 @@ pub struct LoginServer {
     pub(crate) by_account: Rate<AccountName>,
     pub(crate) renewals: Rate<NodeId>,
     commits: BTreeMap<Ticket, Pending>,
+    /// Requests for what a commit under way holds; done again when a commit ends.
+    deferred: VecDeque<(LinkId, Frame)>,
     next_ticket: u64,
     sweep_at: Instant,
     outputs: VecDeque<Output<Event>>,
@@ -147,6 +149,7 @@ impl LoginServer {
             by_account: Rate::new(ATTEMPTS_PER_ACCOUNT, ATTEMPT_PER_ACCOUNT_EVERY, LIMITED_MAX),
             renewals: Rate::new(RENEWALS, RENEWAL_EVERY, LIMITED_MAX),
             commits: BTreeMap::new(),
+            deferred: VecDeque::new(),
             next_ticket: 0,
             sweep_at: now.mono + SWEEP_EVERY,
             outputs: VecDeque::new(),
@@ -186,7 +189,16 @@ impl LoginServer {
         self.write(link, refused.frame());
     }
 
-    /// Says why an account or supernode cannot be touched at this moment: its last change is under way.
+    /// Does a request again when the account or supernode it is about is free: its last change is under way.
+    pub(crate) fn defer(&mut self, link: LinkId, kind: FrameKind, body: &[u8]) {
+        if self.deferred.len() < DEFERRED_MAX {
+            self.deferred.push_back((link, Frame::new(kind, body.to_vec())));
+        } else {
+            self.refuse_held(link);
+        }
+    }
+
+    /// Refuses for as long as a change is under way.
     pub(crate) fn refuse_held(&mut self, link: LinkId) {
         let refused = LoginRefused { refusal: Refusal::Unavailable, come_back_s: Some(1) };
         self.write(link, refused.frame());
@@ -385,6 +397,9 @@ impl Machine for LoginServer {
                 }
                 self.event(Event::NotStored);
             }
+        }
+        for (link, frame) in std::mem::take(&mut self.deferred) {
+            self.frame(now, link, &frame);
         }
     }
 

@@ -8,7 +8,7 @@ use yodel_identity::keys::{PublicKey, SealingPublic};
 use yodel_identity::limits::SUPERNODE_CREDENTIAL_LIFE;
 use yodel_identity::login::{Body, Refusal, SupernodeEnrol, SupernodeEnrolled, SupernodeState};
 use yodel_identity::node::{NodeId, OwnerTag};
-use yodel_wire::frame::Frame;
+use yodel_wire::frame::{Frame, FrameKind};
 use yodel_wire::machine::LinkId;
 use yodel_wire::time::Now;
 
@@ -39,7 +39,7 @@ impl LoginServer {
                 return Err(Refusal::Revoked);
             }
             if self.state.is_held(&Held::Supernode(node)) {
-                self.refuse_held(id);
+                self.defer(id, FrameKind::SupernodeEnrol, body);
                 return Ok(());
             }
             let frame = self.supernode_enrolled(&credential);
@@ -120,7 +120,7 @@ impl LoginServer {
             return Err(Refusal::Revoked);
         }
         if self.state.is_held(&Held::Supernode(node)) {
-            self.refuse_held(id);
+            self.defer(id, FrameKind::SupernodeState, body);
             return Ok(());
         }
         let usable =

@@ -541,6 +541,28 @@ fn nothing_is_answered_before_it_is_stored() {
 }
 
 #[test]
+fn what_comes_while_a_change_is_under_way_is_done_afterwards() {
+    let mut world = World::new();
+    let (key, link, credential) = world.supernode(61, "198.51.100.7:5000");
+    world.hold = true;
+    let sealing = SealingKey::from_bytes([2; 32]).public();
+    let at = UnixTime::from_secs(world.now.unix.as_secs());
+    let renewal =
+        Renewal::issue(&key, &RenewalFields { credential: credential.clone(), sealing, at }).unwrap();
+    world.say(link, renewal.frame());
+    let udp = vec!["198.51.100.8:5000".parse().unwrap()];
+    world.say(link, SupernodeState { ready: true, udp, tcp: vec![] }.frame());
+    assert!(world.frame(link).is_none());
+    world.hold = false;
+    world.drain();
+    assert_eq!(world.frame(link).unwrap().kind, FrameKind::SupernodeEnrolled);
+    world.pass(Duration::from_millis(300));
+    let bulletin = world.bulletin();
+    assert_eq!(bulletin["supernodes"][0]["udp"][0], json!("198.51.100.8:5000"));
+    assert_eq!(bulletin["supernodes"].as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn a_full_disk_refuses_and_takes_back_and_goes_on_later() {
     let mut world = World::new();
     let invitation = world.invite(None, "user", 2);
