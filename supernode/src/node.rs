@@ -757,3 +757,6 @@ impl Machine for Supernode {
         self.outputs.pop_front().unwrap_or_else(|| Output::Idle { deadline: self.deadline() })
     }
 }
+
+#[cfg(test)]
+mod tests;
