@@ -143,6 +143,7 @@ impl Calls {
             for leg in &mut call.legs {
                 for node in &gone {
                     leg.plane.relay_link(now, *node, None);
+                    leg.plane.home_gone(now, &mut self.device, *node);
                 }
                 for (node, link) in &fresh {
                     leg.plane.relay_link(now, *node, Some(*link));

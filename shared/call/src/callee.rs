@@ -40,6 +40,9 @@ pub(crate) struct Teller {
     pub(crate) boxes: Boxes,
 }
 
+/// Why an INVITE or MESSAGE is not believed, and whom to tell.
+type Disbelief = (Refusal, Option<Box<Teller>>);
+
 /// Opens and verifies an INVITE or MESSAGE.
 ///
 /// # Errors
@@ -50,7 +53,7 @@ pub(crate) fn believe(
     realm: &Realm,
     kind: Kind,
     request: &Request,
-) -> Result<(Believed, Boxes), (Refusal, Option<Teller>)> {
+) -> Result<(Believed, Boxes), Disbelief> {
     let call_id = request.call_id();
     let own = &device.identity.credential;
     let mute = |refusal| (refusal, None);
@@ -64,7 +67,8 @@ pub(crate) fn believe(
     let (Some(aor), Some(root)) = (credential.aor(), credential.root().copied()) else {
         return Err(mute(Refusal::Credential));
     };
-    let told = |refusal, boxes| (refusal, Some(Teller { node: credential.node, aor: aor.clone(), boxes }));
+    let told =
+        |refusal, boxes| (refusal, Some(Box::new(Teller { node: credential.node, aor: aor.clone(), boxes })));
     let record = realm.verify_account_record(&responder.proof.record, now.unix);
     let listed =
         record.is_ok_and(|record| record.account == aor && record.root == root && record.lists(&credential));
@@ -106,12 +110,11 @@ impl Call {
         homes: Vec<NodeId>,
         boxes: Boxes,
         came_by: (NodeId, NodeId),
-        budget: yodel_nat::Budget,
     ) -> Option<Leg> {
         let Arrival::New(key) = device.tx.handle_request(now.mono, node, request.clone()) else {
             return None;
         };
-        let plane = Plane::new(device, false, node, false, budget);
+        let plane = Plane::new(device, false, node, false, yodel_nat::Budget::new());
         let peer = Peer { node, homes };
         let call_id = request.call_id();
         let tag = device.ids.tag();
@@ -161,16 +164,12 @@ impl Call {
         believed: Believed,
         mut leg: Leg,
         terms: &Terms,
-        mutual: bool,
     ) -> Call {
         let mut call = Call::new(now, base, Direction::In, believed.aor);
         call.root = Some(believed.root);
         call.verified = device.contact(&call.peer).is_some_and(|contact| contact.root.is_some());
         call.phase = Phase::Contacting;
         leg.responder = Some(believed.responder);
-        if mutual {
-            leg.plane.consent(now);
-        }
         call.legs.push(leg);
         call.current = Some(0);
         call.note(now, Some(0), Step::Received(Method::Invite));

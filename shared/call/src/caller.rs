@@ -11,6 +11,7 @@ use yodel_sip::dialog::Dialog;
 use yodel_sip::envelope::ReturnReason;
 use yodel_sip::message::Response;
 use yodel_sip::method::{Method as SipMethod, Status};
+use yodel_sip::transaction::Way;
 use yodel_wire::time::{Instant, Now};
 
 use crate::boxes::Sealed;
@@ -156,7 +157,7 @@ impl Call {
                 again = false;
                 if leg.peer.homes != entry.homes {
                     leg.peer.homes.clone_from(&entry.homes);
-                    device.send_request(yodel_sip::transaction::Way::First, &leg.peer, &leg.invite);
+                    device.send_request(Way::First, &leg.peer, &leg.invite);
                 }
             } else if entry.sequence == sequence {
                 again = false;
@@ -394,7 +395,12 @@ impl Call {
         if leg.state != LegState::Inviting {
             return;
         }
-        if reason.is_some() {
+        if reason.is_none() {
+            // Both ways are silent: perhaps one end of each is dead. The crossed ways share neither.
+            leg.peer.homes.reverse();
+            device.send_request(Way::First, &leg.peer, &leg.invite);
+            device.send_request(Way::Second, &leg.peer, &leg.invite);
+        } else {
             leg.outcome = Some(Cause::PeerOffline);
             leg.state = LegState::Over;
             leg.plane.close(now, device);

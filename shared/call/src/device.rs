@@ -177,8 +177,7 @@ impl Device {
 
     /// Sends a request by one of the two ways.
     pub(crate) fn send_request(&mut self, way: Way, peer: &Peer, request: &Request) {
-        let homes = self.home_ids();
-        let (Some(via), Some(to)) = (pick(&homes, way), pick(&peer.homes, way)) else { return };
+        let Some((via, to)) = pick(&self.home_ids(), &peer.homes, way) else { return };
         let id = self.send(via, to, peer.node, request.encode());
         if let Some(key) = Key::of(peer.node, request) {
             self.sent.insert(id, (key, way));
@@ -204,7 +203,7 @@ impl Device {
                     |all: &[NodeId], one| all.iter().copied().find(|id| *id != one).or(all.first().copied());
                 other(&homes, via).zip(other(&peer.homes, to))
             }
-            (Way::First, _) | (Way::Second, None) => pick(&homes, way).zip(pick(&peer.homes, way)),
+            (Way::First, _) | (Way::Second, None) => pick(&homes, &peer.homes, way),
         };
         if let Some((via, to)) = chosen {
             self.send(via, to, peer.node, response.encode());
@@ -227,9 +226,37 @@ impl Device {
     }
 }
 
-fn pick(homes: &[NodeId], way: Way) -> Option<NodeId> {
+/// The two ways between two devices' homes. They have no supernode in common where that is possible, so that one death
+/// never closes both: through a home of both first, else the first homes, then the seconds.
+fn pick(ours: &[NodeId], theirs: &[NodeId], way: Way) -> Option<(NodeId, NodeId)> {
+    let common = ours.iter().copied().find(|home| theirs.contains(home));
+    let first = common.map(|home| (home, home)).or(ours.first().copied().zip(theirs.first().copied()))?;
+    let other = |all: &[NodeId], one: NodeId| all.iter().copied().find(|home| *home != one).unwrap_or(one);
     match way {
-        Way::First => homes.first().copied(),
-        Way::Second => homes.get(1).or(homes.first()).copied(),
+        Way::First => Some(first),
+        Way::Second => Some((other(ours, first.0), other(theirs, first.1))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_ways_share_no_supernode_where_there_are_others() {
+        let nodes = |all: &[u8]| all.iter().map(|n| NodeId([*n; 16])).collect::<Vec<_>>();
+        for (ours, theirs) in
+            [([1, 2], [3, 4]), ([1, 2], [2, 3]), ([1, 2], [2, 1]), ([1, 2], [1, 2]), ([1, 2], [3, 1])]
+        {
+            let (ours, theirs) = (nodes(&ours), nodes(&theirs));
+            let first = pick(&ours, &theirs, Way::First).unwrap();
+            let second = pick(&ours, &theirs, Way::Second).unwrap();
+            for node in [second.0, second.1] {
+                assert!(node != first.0 && node != first.1, "{ours:?} {theirs:?}");
+            }
+        }
+        let (one, none) = (nodes(&[1]), nodes(&[]));
+        assert_eq!(pick(&one, &one, Way::Second), Some((one[0], one[0])));
+        assert_eq!(pick(&one, &none, Way::First), None);
     }
 }

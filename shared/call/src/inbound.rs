@@ -204,7 +204,7 @@ impl Calls {
             Err((refusal, teller)) => {
                 self.refuse(now, None, refusal);
                 if let Some(teller) = teller {
-                    self.tell_why(now, came_by, teller, &base, request, refusal);
+                    self.tell_why(now, came_by, *teller, &base, request, refusal);
                 }
                 return;
             }
@@ -226,9 +226,7 @@ impl Calls {
         let homes = terms.homes.clone();
         let own_base = self.dialling(&believed.aor).map(|call| call.base.clone());
         let busy = self.is_busy(own_base.as_deref());
-        let budget = yodel_nat::Budget::new();
-        let Some(leg) =
-            Call::incoming_leg(now, &mut self.device, request, node, homes, boxes, came_by, budget)
+        let Some(mut leg) = Call::incoming_leg(now, &mut self.device, request, node, homes, boxes, came_by)
         else {
             self.refuse(now, None, Refusal::TooMany);
             return;
@@ -262,8 +260,10 @@ impl Calls {
             self.glare(now, realm, &own_base, &base, believed, leg, &terms);
             return;
         }
-        let mutual = verdict == Admission::Mutual;
-        let mut call = Call::incoming(now, device, realm, &base, believed, leg, &terms, mutual);
+        if verdict == Admission::Mutual {
+            leg.plane.consent(now);
+        }
+        let mut call = Call::incoming(now, device, realm, &base, believed, leg, &terms);
         if misnamed {
             call.refuse(now, Some(0), Refusal::WrongName);
         }
@@ -343,9 +343,8 @@ impl Calls {
     ) {
         let Teller { node, aor, boxes } = teller;
         let homes = vec![came_by.1];
-        let budget = yodel_nat::Budget::new();
         let device = &mut self.device;
-        let Some(leg) = Call::incoming_leg(now, device, request, node, homes, boxes, came_by, budget) else {
+        let Some(leg) = Call::incoming_leg(now, device, request, node, homes, boxes, came_by) else {
             return;
         };
         let mut call = Call::rejected(now, base, aor, leg);
@@ -382,7 +381,8 @@ impl Calls {
             Ok(believed) => believed,
             Err((refusal, teller)) => {
                 self.refuse(now, None, refusal);
-                if let Some(Teller { node, mut boxes, .. }) = teller {
+                if let Some(teller) = teller {
+                    let Teller { node, mut boxes, .. } = *teller;
                     let status = Status::TEMPORARILY_UNAVAILABLE;
                     self.answer_message(now, came_by, node, &mut boxes, Vec::new(), &request, status, None);
                 }

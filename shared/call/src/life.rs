@@ -20,7 +20,7 @@ use crate::event::{
     CallEvent, CallId, CallInfo, CallsOutput, Direction, EncryptedTo, Ended, LookupId, Role, State,
 };
 use crate::leg::{Leg, LegState};
-use crate::limits::{JUDGED_AFTER, LINGER, PLANE_LINGER};
+use crate::limits::{JUDGED_AFTER, LINGER, PATH_WITHIN, PLANE_LINGER};
 use crate::plane::PlaneEvent;
 use crate::terms::Terms;
 use crate::timeline::{Method, Refusal, Step, Timeline};
@@ -68,6 +68,8 @@ pub(crate) struct Call {
     pub(crate) ring_until: Option<Instant>,
     pub(crate) alert_until: Option<Instant>,
     pub(crate) hang_at: Option<Instant>,
+    /// Answered: some path must be there by then.
+    path_until: Option<Instant>,
     pub(crate) answered_at: Option<Instant>,
     probed_at: Option<Instant>,
     pub(crate) ended: Option<Ended>,
@@ -99,6 +101,7 @@ impl Call {
             ring_until: None,
             alert_until: None,
             hang_at: None,
+            path_until: None,
             answered_at: None,
             probed_at: None,
             ended: None,
@@ -191,8 +194,9 @@ impl Call {
             leg.plane.start(now, keys, ends, seed);
         }
         let path = self.legs.get(at).and_then(|leg| leg.plane.path());
-        if let Some(path) = path {
-            self.show_path(now, device, at, path.kind, path.rtt);
+        match path {
+            Some(path) => self.show_path(now, device, at, path.kind, path.rtt),
+            None => self.path_until = Some(now.mono + PATH_WITHIN),
         }
     }
 
@@ -262,6 +266,7 @@ impl Call {
         let up = self.legs.get(at).is_some_and(|leg| leg.state == LegState::Up);
         match event {
             PlaneEvent::Path(path) => {
+                self.path_until = None;
                 self.note(now, Some(at), Step::Path(path.kind.as_str()));
                 if up {
                     self.show_path(now, device, at, path.kind, path.rtt);
@@ -343,7 +348,10 @@ impl Call {
             return;
         }
         self.probed_at = Some(now.mono);
-        leg.plane.probe_paths(now);
+        if leg.plane.path().is_some() {
+            leg.plane.probe_paths(now);
+            leg.plane.relay_deaf(now, device);
+        }
         if !reported {
             let report = leg.plane.sealed_report(now);
             leg.request(now, device, Method::Info, None, Terms { report, ..terms }.encode());
@@ -473,6 +481,11 @@ impl Call {
         if due(self.hang_at) {
             self.hang_at = None;
             self.end(now, device, Cause::LocalHangup, "the time set for the call is over");
+        } else if due(self.path_until) {
+            self.path_until = None;
+            if let Some(at) = self.current {
+                self.no_path(now, device, at);
+            }
         } else if due(self.ring_until) {
             self.ring_until = None;
             self.end(now, device, Cause::PeerNoAnswer, "");
@@ -487,6 +500,7 @@ impl Call {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let own = [
             self.hang_at,
+            self.path_until,
             self.ring_until,
             self.alert_until,
             self.asked.map(|asked| asked.until),

@@ -43,9 +43,6 @@ pub const ACCOUNT_RECORD_BYTES_MAX: usize = 4_096;
 /// Longest credential, bytes.
 pub const CREDENTIAL_BYTES_MAX: usize = 400;
 
-/// Without a sign of life this long, a request goes by the other way too.
-pub const SECOND_WAY_AFTER: Duration = Duration::from_millis(300);
-
 /// A device that was reached must say that it rings within this time, or the call ends with `peer.no-alert`. A person
 /// waits about that long in silence.
 pub const ALERT_WITHIN: Duration = Duration::from_secs(10);
@@ -65,12 +62,6 @@ pub const LOOKUP_WITHIN: Duration = Duration::from_secs(5);
 
 /// After the answer, some path must carry packets within this time, or the call ends with `path.all-failed`.
 pub const PATH_WITHIN: Duration = Duration::from_secs(10);
-
-/// A path that was lost must be replaced within this time, or the call ends with `path.lost`.
-pub const PATH_LOST_WITHIN: Duration = Duration::from_secs(10);
-
-/// A callee that accepted waits this long for the caller's ACK or first media (RFC 3261 §13.3.1.4: 64·T1).
-pub const ACK_WITHIN: Duration = Duration::from_secs(32);
 
 /// A BYE, CANCEL or MESSAGE is given up after this time: both ways had several chances.
 pub const REQUEST_WITHIN: Duration = Duration::from_secs(5);

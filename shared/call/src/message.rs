@@ -100,10 +100,14 @@ impl Messages {
         let Some(leg) = outgoing.legs.get_mut(at) else { return false };
         match output {
             ClientOutput::Send { way, request } => device.send_request(*way, &leg.peer, request),
-            ClientOutput::Undelivered(_) if !outgoing.reread => outgoing.ask(now, device, true),
-            ClientOutput::Undelivered(Some(_)) | ClientOutput::TimedOut => leg.over = true,
-            ClientOutput::Undelivered(None)
-            | ClientOutput::Response(_)
+            ClientOutput::Undelivered(reason) => {
+                leg.over |= reason.is_some();
+                if !outgoing.reread {
+                    outgoing.ask(now, device, true);
+                }
+            }
+            ClientOutput::TimedOut => leg.over = true,
+            ClientOutput::Response(_)
             | ClientOutput::AckAgain(_)
             | ClientOutput::CancelNow(_)
             | ClientOutput::Ended => {}
@@ -242,7 +246,10 @@ impl Outgoing {
             return;
         }
         for entry in entries {
-            let known = |leg: &MessageLeg| leg.peer.node == entry.device && leg.nonce == entry.nonce;
+            let known = |leg: &MessageLeg| {
+                let same = leg.peer.node == entry.device && leg.nonce == entry.nonce;
+                same && (!leg.over || leg.peer.homes == entry.homes)
+            };
             let Some(credential) = account.device(entry.device) else { continue };
             if entry.device == device.node() || self.legs.iter().any(known) || self.legs.len() >= LEGS_MAX {
                 continue;
