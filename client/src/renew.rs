@@ -18,7 +18,9 @@ use yodel_identity::account::{AccountCertificate, AccountRecord};
 use yodel_identity::credential::Credential;
 use yodel_identity::keys::{SealingKey, SigningKey};
 use yodel_identity::limits::CREDENTIAL_RENEW_AFTER;
-use yodel_identity::login::{Body, Enrolled, LoginHello, Renewal as Request, RenewalFields};
+use yodel_identity::login::{
+    AccountRecordOffer, Body, Enrolled, LoginHello, LoginRefused, Refusal, Renewal as Request, RenewalFields,
+};
 use yodel_identity::realm::Realm;
 use yodel_wire::codec::{DecodeError, MapReader, MapWriter};
 use yodel_wire::frame::{Frame, FrameKind};
@@ -161,6 +163,9 @@ impl Renewal {
                     self.record = renewed.record.clone();
                     self.pending = None;
                     self.outputs.push_back(RenewalOutput::Store(Vec::new()));
+                    // A further device gets the account's record from the login server and signs the next version.
+                    let offer = AccountRecordOffer { record: renewed.record.bytes().to_vec() };
+                    self.outputs.push_back(RenewalOutput::Link(link, LinkAction::Write(offer.frame())));
                     self.outputs.push_back(RenewalOutput::Renewed(Box::new(renewed)));
                     self.outputs.push_back(RenewalOutput::Link(link, LinkAction::Close));
                     self.link = None;
@@ -169,7 +174,16 @@ impl Renewal {
                     self.close(now, link);
                 }
             }
-            // A refusal, or what has no place here.
+            FrameKind::LoginRefused => {
+                let refused = LoginRefused::decode(&frame.body).map(|refused| refused.refusal);
+                if matches!(refused, Ok(Refusal::Stale | Refusal::Malformed)) {
+                    // The same bytes will never be taken; the next request is made anew.
+                    self.pending = None;
+                    self.outputs.push_back(RenewalOutput::Store(Vec::new()));
+                }
+                self.close(now, link);
+            }
+            // What has no place here.
             _ => self.close(now, link),
         }
     }
@@ -189,10 +203,17 @@ impl Renewal {
         if !ours || certificate.root != self.root.public() {
             return None;
         }
-        let mut devices = self.record.devices.clone();
-        devices.retain(|device| device.node != credential.node);
+        // Another device may have signed a newer list; the login server got it too.
+        let handed_in = enrolled.account_record.and_then(|record| {
+            AccountRecord::verify(&record, &self.root.public()).ok().filter(|record| {
+                record.account == self.record.account && record.version > self.record.version
+            })
+        });
+        let known = handed_in.as_ref().unwrap_or(&self.record);
+        let mut devices = known.devices.clone();
+        devices.retain(|device| device.node != credential.node && !realm.is_revoked(device.node));
         devices.push(credential.clone());
-        let version = self.record.version + 1;
+        let version = known.version + 1;
         let record = AccountRecord::issue(&self.root, certificate, version, now.unix, devices).ok()?;
         let sealing = SealingKey::from_bytes(*pending.sealing.to_bytes());
         Some(Renewed { credential, sealing, record })
