@@ -13,6 +13,7 @@ pub mod limits;
 pub mod lookups;
 pub mod node;
 pub mod publish;
+pub mod refetch;
 pub mod renew;
 pub mod rpc;
 pub mod sign_in;

@@ -69,3 +69,9 @@ pub const RENEWAL_RETRY: Duration = Duration::from_secs(5 * 60);
 
 /// From the command to stop to the end: time for hang-ups and the withdrawal to reach the homes.
 pub const FAREWELL: Duration = Duration::from_millis(300);
+
+/// Without a home for this long, the login server is asked for the bulletin: after both transports of the first
+/// attempts failed.
+pub const REFETCH_AFTER: Duration = Duration::from_secs(8);
+/// The login server must say its hello within this, or another address is tried.
+pub const REFETCH_ANSWER: Duration = Duration::from_secs(10);

@@ -8,6 +8,7 @@
 //! | [`Book`] | contacts, requests, tags |
 //! | [`Gatherer`] | where the one UDP socket is seen |
 //! | [`Renewal`] | the next credential, before this one ends |
+//! | [`Refetch`] | the bulletin from the login server, while no supernode answers |
 //! | [`Calls`] | every call, from the dialling to its cause |
 //!
 //! Contract: `yodel_wire::machine`. Commands and events are in [`crate::command`]. A command's reply follows when what it
@@ -52,6 +53,7 @@ use crate::homes::{Home, Homes, HomesOutput, LinkIds};
 use crate::limits::{FAREWELL, PENDING_MAX};
 use crate::lookups::{Asker, Lookups, LookupsOutput};
 use crate::publish::{Publisher, PublisherOutput};
+use crate::refetch::Refetch;
 use crate::renew::{PENDING, Renewal, RenewalOutput, Renewed};
 
 /// Store tree of what the phone remembers of itself.
@@ -96,6 +98,7 @@ pub struct Client {
     book: Book,
     gatherer: Gatherer,
     renewal: Renewal,
+    refetch: Refetch,
     calls: Calls,
     history: History,
     hosts: Vec<SocketAddr>,
@@ -156,6 +159,7 @@ impl Client {
         let mut client = Client {
             homes: Homes::new(credential.bytes().to_vec(), draw()),
             renewal,
+            refetch: Refetch::new(draw()),
             gatherer: Gatherer::new(draw()),
             calls: Calls::new(identity, config, codecs, draw()),
             publisher,
@@ -184,6 +188,7 @@ impl Client {
         };
         client.calls.set_contacts(client.book.contacts());
         client.news(now);
+        client.homeless(now);
         client.settle(now);
         client
     }
@@ -224,6 +229,14 @@ impl Client {
         for home in &warm {
             self.ask_for_news(home.node);
         }
+        self.homeless(now);
+    }
+
+    /// Whether the login server has to be asked for the bulletin.
+    fn homeless(&mut self, now: Now) {
+        let named = self.realm.bulletin().is_some_and(|bulletin| !bulletin.supernodes.is_empty());
+        let content = !self.homes.warm().is_empty() || self.is_out() || self.stopping.is_some();
+        self.refetch.set_homes(now, content, named);
     }
 
     /// A home answers as soon as it has a newer bulletin; one request is always open.
@@ -378,6 +391,10 @@ impl Client {
                         self.renewal_ticket = Some(Ticket(self.tickets));
                     }
                 }
+            }
+            while let Some((link, action)) = self.refetch.poll_output() {
+                moved = true;
+                self.outputs.push_back(Output::Link(link, action));
             }
             while let Some(output) = self.calls.poll_output() {
                 moved = true;
@@ -565,8 +582,14 @@ impl Machine for Client {
         if self.homes.owns(link) {
             self.homes.handle_link(now, link, event, &mut self.links);
         } else {
+            if self.refetch.handle_link(now, link, &event, &mut self.realm)
+                && let Some(bytes) = self.realm.bulletin_bytes().map(<[u8]>::to_vec)
+            {
+                self.store(SELF, BULLETIN, bytes);
+            }
             self.renewal.handle_link(now, link, event, &mut self.realm);
             self.news(now);
+            self.homeless(now);
         }
         self.settle(now);
     }
@@ -579,7 +602,10 @@ impl Machine for Client {
                 self.gatherer.refresh(now);
                 self.addresses_changed(now);
             }
-            Command::LoginServers(addrs) => self.renewal.set_servers(addrs),
+            Command::LoginServers(addrs) => {
+                self.renewal.set_servers(addrs.clone());
+                self.refetch.set_servers(addrs);
+            }
             Command::RingShown(call) => self.calls.ring_shown(now, call),
             Command::Stop => {
                 for info in self.calls.list() {
@@ -613,9 +639,11 @@ impl Machine for Client {
         self.publisher.handle_timeout(now);
         self.gatherer.handle_timeout(now);
         self.renewal.handle_timeout(now, &mut self.links);
+        self.refetch.handle_timeout(now, &mut self.links);
         self.calls.handle_timeout(now, &self.realm);
         self.settle(now);
         if self.stopping.is_some_and(|at| at <= now.mono) {
+            self.homeless(now);
             self.stopping = None;
             self.homes.stop(now);
             self.settle(now);
@@ -634,6 +662,7 @@ impl Machine for Client {
             self.publisher.deadline(),
             self.gatherer.deadline(),
             self.renewal.deadline(),
+            self.refetch.deadline(),
             self.calls.deadline(),
             self.stopping,
             book,
