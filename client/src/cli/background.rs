@@ -21,6 +21,9 @@ const START_WITHIN: Duration = Duration::from_secs(15);
 /// How long a daemon may take to end: its own bound and the closing of its links.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
+/// A log longer than this is set aside when a daemon starts, in the place of the one before.
+const LOG_BYTES_MAX: u64 = 1024 * 1024;
+
 const POLL: Duration = Duration::from_millis(20);
 
 pub(crate) async fn run(context: Context, what: Daemon) -> Result<Exit, Failure> {
@@ -62,8 +65,11 @@ async fn serve(context: Context, detached: bool) -> Result<Exit, Failure> {
 /// Starts a daemon in the background and waits until it takes connections.
 pub(crate) async fn start(context: &Context) -> Result<(), Failure> {
     private_folder(context.dirs.data()).map_err(failed)?;
-    let log =
-        OpenOptions::new().create(true).append(true).mode(0o600).open(context.dirs.log()).map_err(failed)?;
+    let path = context.dirs.log();
+    if std::fs::metadata(&path).is_ok_and(|log| log.len() > LOG_BYTES_MAX) {
+        std::fs::rename(&path, path.with_extension("log.old")).map_err(failed)?;
+    }
+    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(failed)?;
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
     if let Some(dir) = &context.rules.dir {
         command.arg("--dir").arg(std::path::absolute(dir).map_err(failed)?);

@@ -43,7 +43,9 @@ pub(crate) fn main() -> Exit {
     match run(cli) {
         Ok(exit) => exit,
         Err(failure) => {
-            complain(json, &failure);
+            if failure.exit != Exit::Done {
+                complain(json, &failure);
+            }
             failure.exit
         }
     }
@@ -133,7 +135,11 @@ impl Context {
 /// Writes to stdout, at once.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(failed)
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // Who reads only the first lines has what it wants; a command that stays notices by its own end.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::new(Exit::Done, "")),
+        other => other.map_err(failed),
+    }
 }
 
 /// Writes a line to stderr.
