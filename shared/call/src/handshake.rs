@@ -1,5 +1,5 @@
 //! The handshake of a leg, from INVITE (or MESSAGE) to the call's own keys. `docs/handshake.md` writes it down for who
-//! wants to speak it; the vectors at the end of this file fix the bytes.
+//! wants to speak it; the vectors in `handshake/tests.rs` fix the bytes.
 //!
 //! ```text
 //!   caller (device key A, ephemeral a, KEM pair k)            callee (device key B, sealing key S)
@@ -419,3 +419,6 @@ fn sha256(parts: &[&[u8]]) -> [u8; 32] {
 fn first_16(hash: &[u8; 32]) -> &[u8] {
     hash.first_chunk::<16>().map_or(&[], |half| &half[..])
 }
+
+#[cfg(test)]
+mod tests;
