@@ -45,7 +45,10 @@ impl Plane {
             return;
         };
         let token = Token(device.tag().0);
-        let leg = RelayLeg::open(now, config(link), token, self.callee);
+        let mut leg = RelayLeg::open(now, config(link), token, self.callee);
+        // The request must be on the link before the INVITE that names the session: whoever answers at once, as an
+        // echo does, would find none.
+        drain_relay(node, &mut leg, device, |_| ());
         self.insert_relay(node, token, true, RelayWay::Leg(Box::new(leg)));
     }
 
