@@ -2,6 +2,7 @@
 //! small internet, prints how to get into it, and takes it down when interrupted.
 
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -22,6 +23,25 @@ enum What {
     Check,
     /// Remove what killed labs left behind.
     Sweep,
+    /// One call between two phones behind NATs, shown step by step; ends with one JSON line. Exit 1 unless both were
+    /// heard.
+    Demo {
+        /// Where the recordings go.
+        #[arg(long, default_value = "out")]
+        out: PathBuf,
+    },
+    /// Measure calls between real programs; prints one JSON object.
+    Bench {
+        /// Calls per round-trip time.
+        #[arg(long, default_value_t = 30)]
+        runs: usize,
+        /// Phones attached to one supernode; 0 leaves that part out.
+        #[arg(long, default_value_t = 100)]
+        phones: usize,
+        /// Round trips between any two hosts, milliseconds.
+        #[arg(long, value_delimiter = ',', default_values_t = [0, 50])]
+        rtt_ms: Vec<u64>,
+    },
     /// Build one and keep it until interrupted.
     Up {
         /// A public host: NAME=ADDRESS.
@@ -49,6 +69,14 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         What::Check => available().map(|()| println!("{}", json!({ "v": 1, "lab": true }))),
         What::Sweep => sweep::sweep().map(|removed| println!("{}", json!({ "v": 1, "removed": removed }))),
+        What::Demo { out } => match yodel_tests::demo::run(&out) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE,
+            Err(error) => Err(error),
+        },
+        What::Bench { runs, phones, rtt_ms } => {
+            yodel_tests::bench::run(runs, phones, &rtt_ms).map(|measured| println!("{measured}"))
+        }
         What::Up { host, home, phones, rtt_ms } => up(host, home, phones, Duration::from_millis(rtt_ms)),
     };
     match done {

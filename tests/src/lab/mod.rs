@@ -24,6 +24,7 @@ pub mod harness;
 pub mod nat;
 pub mod process;
 pub mod realm;
+pub mod scene;
 pub mod space;
 pub mod sweep;
 

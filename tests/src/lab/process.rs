@@ -1,5 +1,6 @@
 //! A program running in a namespace, its lines kept.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -33,6 +34,22 @@ struct Stream {
     more: Condvar,
 }
 
+/// Process ids of all children that were not waited for yet.
+static CHILDREN: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// `kill -9` of every child: for a program that is about to end without dropping them.
+pub fn kill_all() {
+    for child in CHILDREN.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        if let Ok(pid) = i32::try_from(*child) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+fn forget(child: u32) {
+    CHILDREN.lock().unwrap_or_else(PoisonError::into_inner).remove(&child);
+}
+
 /// A child process whose stdout and stderr are kept line by line. Killed when dropped.
 #[derive(Debug)]
 pub struct Process {
@@ -64,6 +81,7 @@ impl Process {
     pub fn start(clock: Clock, mut command: Command) -> Result<Process, LabError> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
+        CHILDREN.lock().unwrap_or_else(PoisonError::into_inner).insert(child.id());
         let stdout = keep(clock, child.stdout.take());
         let stderr = keep(clock, child.stderr.take());
         Ok(Process { child, clock, stdout, stderr, seen: 0 })
@@ -131,6 +149,12 @@ impl Process {
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        forget(self.child.id());
+    }
+
+    /// Whether its stdout has ended: nothing follows.
+    pub fn ended(&self) -> bool {
+        self.stdout.kept.lock().unwrap_or_else(PoisonError::into_inner).ended
     }
 
     /// Waits for the end and for the last line. `None` when it still runs.
@@ -138,6 +162,7 @@ impl Process {
         let until = self.clock.now().mono + timeout;
         loop {
             if let Ok(Some(status)) = self.child.try_wait() {
+                forget(self.child.id());
                 self.await_end(until);
                 return Some(status);
             }
