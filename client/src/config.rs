@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use yodel_net::settings::unknown_key;
+
 use crate::audio::Spec;
 use crate::span;
 
@@ -89,7 +91,7 @@ impl Config {
                 other => other.to_string(),
             };
             if !config.set(key, &value)? {
-                warnings.push(unknown(key));
+                warnings.push(unknown_key(key, &KEYS));
             }
         }
         for (key, value) in environment {
@@ -127,34 +129,6 @@ impl Config {
         );
         out
     }
-}
-
-fn unknown(key: &str) -> String {
-    let likely = KEYS.iter().map(|known| (distance(key, known), known)).min();
-    match likely {
-        Some((distance, known)) if distance <= 1 + key.len() / 3 => {
-            format!("unknown key {key:?}; did you mean {known:?}?")
-        }
-        _ => format!("unknown key {key:?}"),
-    }
-}
-
-/// How many letters must change (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        let mut next = vec![left];
-        for (y, above) in b.iter().zip(row.iter().skip(1)) {
-            left = (left + 1).min(above + 1).min(diagonal + usize::from(x != *y));
-            diagonal = *above;
-            next.push(left);
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]

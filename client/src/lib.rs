@@ -17,5 +17,5 @@ pub mod refetch;
 pub mod renew;
 pub mod rpc;
 pub mod sign_in;
-pub mod span;
 pub mod start;
+pub use yodel_net::span;

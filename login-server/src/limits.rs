@@ -64,9 +64,6 @@ pub const INVITATION_USES_MAX: u64 = 1_000_000;
 /// An invitation lives this long unless told otherwise.
 pub const INVITATION_LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// Longest line on the admin socket, bytes.
-pub const ADMIN_LINE_BYTES_MAX: usize = 64 * 1024;
-
 /// Admin requests waiting for the machine.
 pub const ADMIN_QUEUE_MAX: usize = 64;
 

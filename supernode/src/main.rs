@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde_json::{Value, json};
-use yodel_net::Exit;
+use yodel_net::console::color_wanted;
 use yodel_net::logging::{self, LogFormat};
+use yodel_net::{Exit, span};
 use yodel_supernode::admin;
 use yodel_supernode::config::{Advertise, EXAMPLE, Settings};
 use yodel_supernode::run::{self, Folder, RunError};
@@ -43,11 +44,11 @@ struct Rules {
     /// Say more; twice for decisions, thrice for packets.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// Colours: never used by this program, accepted for scripts.
-    #[arg(long, global = true, value_name = "WHEN", hide = true)]
-    color: Option<String>,
+    /// Colours in help and errors.
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", value_parser = ["auto", "always", "never"])]
+    color: String,
     /// Give up after this, such as 500ms or 1.5s.
-    #[arg(long, global = true, value_parser = span)]
+    #[arg(long, global = true, value_name = "TIME", value_parser = span::parse)]
     timeout: Option<Duration>,
 }
 
@@ -69,7 +70,11 @@ enum Command {
         advertise: Vec<Advertise>,
     },
     /// Serves until it is told to stop; prints one line when it does.
-    Run,
+    Run {
+        /// Bind here instead of where the file says.
+        #[arg(long, value_name = "ADDR:PORT")]
+        listen: Option<SocketAddr>,
+    },
     /// Tells how a running supernode stands.
     Status,
     /// Looks for what would keep it from serving.
@@ -101,9 +106,19 @@ enum ConfigCommand {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let color = match color_wanted(std::env::args()) {
+        "always" => ColorChoice::Always,
+        "never" => ColorChoice::Never,
+        _ => ColorChoice::Auto,
+    };
+    let matches = Cli::command().color(color).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let verbosity = if cli.rules.quiet { -1 } else { i8::try_from(cli.rules.verbose).unwrap_or(3) };
-    logging::init(verbosity, LogFormat::Text);
+    // A server tells what a user would notice; the short commands only what goes wrong.
+    logging::init(
+        verbosity.saturating_add(i8::from(matches!(cli.command, Command::Run { .. }))),
+        LogFormat::Text,
+    );
     match execute(&cli) {
         Ok(exit) => exit.into(),
         Err(error) => {
@@ -142,10 +157,10 @@ fn execute(cli: &Cli) -> Result<Exit, RunError> {
             });
             Ok(Exit::Done)
         }
-        Command::Run => {
-            let settings = settings(&folder)?;
-            block_on(run::run(&folder, settings, rules.json))?;
-            Ok(Exit::Done)
+        Command::Run { listen } => {
+            let mut settings = settings(&folder)?;
+            settings.listen = listen.unwrap_or(settings.listen);
+            block_on(run::run(&folder, settings, rules.json))
         }
         Command::Status => match ask(&folder, timeout)? {
             Some(status) => {
@@ -263,20 +278,4 @@ fn complain(text: &str) {
 
 fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-/// A number with unit, without one seconds.
-fn span(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let scale = match unit {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3_600.0,
-        "d" => 86_400.0,
-        other => return Err(format!("unknown unit {other:?}; use ms, s, m, h or d")),
-    };
-    let number: f64 = number.parse().map_err(|_| "wants a number with a unit, such as 1.5s".to_owned())?;
-    Duration::try_from_secs_f64(number * scale).map_err(|_| "is out of range".to_owned())
 }

@@ -1,20 +1,20 @@
 //! The process around the machine: files, sockets, signals, the admin socket.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc};
 use yodel_identity::invitation::Invitation;
 use yodel_identity::keys::{SealingKey, SigningKey};
 use yodel_identity::realm::RootStatement;
+use yodel_net::admin::{AdminCall, AdminSocket};
 use yodel_net::{
     Clock, Endpoint, EndpointConfig, EndpointLimits, Exit, Signal, Signals, drive, interfaces, ready,
 };
@@ -33,12 +33,6 @@ const RESOLVE_RETRY: Duration = Duration::from_secs(5);
 
 /// Commands that wait for the machine; whoever sends more waits.
 const COMMANDS_MAX: usize = 64;
-
-/// Longest request on the admin socket, bytes.
-const REQUEST_BYTES_MAX: u64 = 4_096;
-
-/// Operators asking at once.
-const ADMINS_MAX: usize = 16;
 
 /// How long the machine gets to say goodbye.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
@@ -163,8 +157,13 @@ pub async fn init(folder: &Folder, invitation: &str, settings: &Settings) -> Res
         .parse()
         .map_err(|error| RunError::Invitation(format!("the invitation: {error}")))?;
     let own = interfaces::host_addresses(true).map_err(system("interfaces"))?;
+    let (mut udp, mut tcp) = settings.advertised(settings.listen.port(), &own);
+    if udp.is_empty() {
+        return Err(RunError::NoAddress);
+    }
     // Port 0 is only known once bound; every start tells the addresses anew.
-    let (udp, tcp) = settings.advertised(settings.listen.port().max(1), &own);
+    udp.retain(|addr| addr.port() != 0);
+    tcp.retain(|addr| addr.port() != 0);
     file::create_private_dir(folder.path())?;
     let (signing, sealing) = unborn_keys(folder)?;
     let servers = resolve(&invitation.servers).await;
@@ -214,19 +213,23 @@ fn unborn_keys(folder: &Folder) -> Result<(SigningKey, SealingKey), RunError> {
     Ok((SigningKey::from_seed(half(first)), SealingKey::from_bytes(half(second))))
 }
 
-/// Serves until it is told to stop. With `json` the ready line is an object.
+/// Serves until it is told to stop. With `json` the ready line is an object: `listen` is what is bound, `udp` and `tcp`
+/// what others are told.
 ///
 /// # Errors
 /// See [`RunError`].
-pub async fn run(folder: &Folder, settings: Settings, json: bool) -> Result<(), RunError> {
+pub async fn run(folder: &Folder, mut settings: Settings, json: bool) -> Result<Exit, RunError> {
+    let mut signals = Signals::new().map_err(system("signals"))?;
     let keys = folder.load_keys()?.ok_or_else(|| RunError::NotInitialised(folder.path().to_owned()))?;
     let store = SledStore::open(&folder.store(), StoreOptions::SUPERNODE)?;
     // The store's lock is held: a socket that is there is stale.
-    let listener = admin::bind(folder.path()).map_err(system("admin socket"))?;
+    let admin = AdminSocket::bind(folder.path()).map_err(system("admin socket"))?;
     let stored = Stored { bulletin: store.get(REALM, BULLETIN_KEY)?, records: store.scan(RECORDS)? };
     let group = GroupCommit::start(Box::new(store)).map_err(system("store"))?;
 
     let (endpoint, port) = bind(&keys, &settings)?;
+    let listen = texts(endpoint.tcp_addrs());
+    settings.tcp = endpoint.tcp_addrs().iter().skip(1).map(SocketAddr::port).collect();
     let own = interfaces::host_addresses(settings.listen.ip().is_loopback()).map_err(system("interfaces"))?;
     let (udp, tcp) = settings.advertised(port, &own);
     if udp.is_empty() {
@@ -244,20 +247,20 @@ pub async fn run(folder: &Folder, settings: Settings, json: bool) -> Result<(), 
     drop(stored);
 
     let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
-    let waiting = Arc::new(Waiting::default());
-    let signals = Signals::new().map_err(system("signals"))?;
-    let (stopping, stop_asked) = oneshot::channel();
     let addrs = Addresses { udp: texts(&udp), tcp: texts(&tcp) };
-    let tasks = [
-        tokio::spawn(on_signals(signals, folder.clone(), commands.clone(), stopping)),
-        tokio::spawn(tell_login_servers(servers, commands.clone())),
-        tokio::spawn(serve_admin(listener, waiting.clone(), commands.clone())),
-    ];
+    let waiting = RefCell::new(BTreeMap::new());
+    let exit = Cell::new(Exit::Done);
+    let stopping = Notify::new();
     let revoked = Cell::new(false);
     let on_event = |event| match event {
         Event::Ready { node } => {
             let line = json!({
-                "v": 1, "event": "ready", "node": node.to_string(), "udp": addrs.udp, "tcp": addrs.tcp,
+                "v": 1,
+                "event": "ready",
+                "node": node.to_string(),
+                "listen": listen,
+                "udp": addrs.udp,
+                "tcp": addrs.tcp,
             });
             // A closed stdout is nobody's reason to stop serving.
             if let Err(error) = ready::ready(json.then(|| line.to_string()).as_deref()) {
@@ -279,7 +282,10 @@ pub async fn run(folder: &Folder, settings: Settings, json: bool) -> Result<(), 
             ControlFlow::Continue(())
         }
         Event::Status { id, status } => {
-            waiting.answer(id, admin::status_json(&status, &addrs.udp, &addrs.tcp));
+            let call: Option<AdminCall> = waiting.borrow_mut().remove(&id);
+            if let Some(call) = call {
+                call.answer(admin::status_json(&status, &addrs.udp, &addrs.tcp).to_string());
+            }
             ControlFlow::Continue(())
         }
         Event::ClockOff { by } => {
@@ -301,33 +307,86 @@ pub async fn run(folder: &Folder, settings: Settings, json: bool) -> Result<(), 
         Event::Stopped => ControlFlow::Break(()),
     };
     let overdue = async {
-        match stop_asked.await {
-            Ok(()) => tokio::time::sleep(STOP_WITHIN).await,
-            Err(_) => std::future::pending().await,
+        stopping.notified().await;
+        tokio::time::sleep(STOP_WITHIN).await;
+    };
+    let obey = async {
+        loop {
+            let signal = signals.next().await;
+            match signal {
+                Signal::Terminate | Signal::Interrupt => {
+                    ready::notify("STOPPING=1");
+                    if signal == Signal::Interrupt {
+                        exit.set(Exit::Interrupted);
+                    }
+                    stopping.notify_one();
+                    // A machine that is gone has stopped.
+                    let _heard = commands.send(Command::Stop).await;
+                }
+                Signal::Reload => reload(folder, &commands).await,
+            }
         }
     };
+    let (asked, mut calls) = mpsc::channel::<AdminCall>(COMMANDS_MAX);
+    let answer = async {
+        let mut next = 0;
+        while let Some(call) = calls.recv().await {
+            if !admin::asks_status(&call.line) {
+                call.answer(json!({ "v": 1, "error": "no such request" }).to_string());
+                continue;
+            }
+            next += 1;
+            waiting.borrow_mut().insert(next, call);
+            let _heard = commands.send(Command::Status { id: next }).await;
+        }
+    };
+    // None of them ends before the machine does.
+    let beside =
+        async { tokio::join!(obey, answer, admin.serve(asked), tell_login_servers(servers, &commands)) };
     let driven = tokio::select! {
         driven = drive(machine, endpoint, clock, Some(group), receiver, on_event) => driven.map(drop),
         () = overdue => Ok(()),
+        _ = beside => Ok(()),
     };
-    for task in tasks {
-        task.abort();
-    }
-    admin::unbind(folder.path());
     driven.map_err(system("network"))?;
-    if revoked.get() { Err(RunError::Revoked) } else { Ok(()) }
+    if revoked.get() { Err(RunError::Revoked) } else { Ok(exit.get()) }
+}
+
+async fn reload(folder: &Folder, commands: &mpsc::Sender<Command>) {
+    match Settings::load(&folder.config()) {
+        Ok((settings, warnings)) => {
+            for warning in warnings {
+                tracing::warn!("{warning}");
+            }
+            tracing::info!("relay limits are read anew; the rest takes effect at the next start");
+            // A machine that is gone relays nothing.
+            let _heard = commands.send(Command::Relay(settings.relay())).await;
+        }
+        Err(error) => tracing::error!("{error}; the old settings stay"),
+    }
 }
 
 /// Binds UDP and TCP to one port, and the further TCP ports.
 fn bind(keys: &NodeKeys, settings: &Settings) -> Result<(Endpoint, u16), RunError> {
     let mut listen = settings.listen;
-    if listen.port() == 0 {
-        // UDP and TCP must share a port: let TCP choose one.
-        let chosen = TcpListener::bind(listen).and_then(|tcp| tcp.local_addr());
+    if listen.port() != 0 {
+        return bind_at(keys, settings, listen).map_err(system("network"));
+    }
+    // UDP and TCP must share a port: TCP chooses one, which may be taken for UDP.
+    for tries_left in (0..16).rev() {
+        let chosen = TcpListener::bind(settings.listen).and_then(|tcp| tcp.local_addr());
         let v4 = SocketAddr::new(IpAddr::from([0, 0, 0, 0]), 0);
         let chosen = chosen.or_else(|_| TcpListener::bind(v4).and_then(|tcp| tcp.local_addr()));
         listen.set_port(chosen.map_err(system("TCP"))?.port());
+        match bind_at(keys, settings, listen) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries_left > 0 => {}
+            bound => return bound.map_err(system("network")),
+        }
     }
+    Err(RunError::System("network", io::ErrorKind::AddrInUse.into()))
+}
+
+fn bind_at(keys: &NodeKeys, settings: &Settings, listen: SocketAddr) -> io::Result<(Endpoint, u16)> {
     let mut tcp = vec![listen];
     tcp.extend(settings.tcp.iter().map(|port| SocketAddr::new(listen.ip(), *port)));
     let endpoint = Endpoint::bind(EndpointConfig {
@@ -335,8 +394,7 @@ fn bind(keys: &NodeKeys, settings: &Settings) -> Result<(Endpoint, u16), RunErro
         udp: Some(listen),
         tcp,
         limits: EndpointLimits::SERVER,
-    })
-    .map_err(system("network"))?;
+    })?;
     let port = endpoint.udp_addr().map_or(listen.port(), |addr| addr.port());
     Ok((endpoint, port))
 }
@@ -362,53 +420,17 @@ async fn resolve(servers: &[String]) -> Vec<SocketAddr> {
     found
 }
 
-async fn tell_login_servers(servers: Vec<String>, commands: mpsc::Sender<Command>) {
+async fn tell_login_servers(servers: Vec<String>, commands: &mpsc::Sender<Command>) -> Infallible {
     let mut known = Vec::new();
     loop {
         let found = resolve(&servers).await;
         let again = if found.is_empty() { RESOLVE_RETRY } else { RESOLVE_AGAIN };
         if !found.is_empty() && found != known {
             known.clone_from(&found);
-            if commands.send(Command::LoginServers(found)).await.is_err() {
-                return;
-            }
+            // A machine that is gone asks nobody.
+            let _heard = commands.send(Command::LoginServers(found)).await;
         }
         tokio::time::sleep(again).await;
-    }
-}
-
-async fn on_signals(
-    mut signals: Signals,
-    folder: Folder,
-    commands: mpsc::Sender<Command>,
-    stopping: oneshot::Sender<()>,
-) {
-    let mut stopping = Some(stopping);
-    loop {
-        match signals.next().await {
-            Signal::Terminate | Signal::Interrupt => {
-                ready::notify("STOPPING=1");
-                if let Some(stopping) = stopping.take() {
-                    // A run that ended already does not wait.
-                    let _waits = stopping.send(());
-                }
-                if commands.send(Command::Stop).await.is_err() {
-                    return;
-                }
-            }
-            Signal::Reload => match Settings::load(&folder.config()) {
-                Ok((settings, warnings)) => {
-                    for warning in warnings {
-                        tracing::warn!("{warning}");
-                    }
-                    tracing::info!("relay limits are read anew; addresses change at the next start");
-                    if commands.send(Command::Relay(settings.relay())).await.is_err() {
-                        return;
-                    }
-                }
-                Err(error) => tracing::error!("{error}; the old settings stay"),
-            },
-        }
     }
 }
 
@@ -416,84 +438,6 @@ async fn on_signals(
 struct Addresses {
     udp: Vec<String>,
     tcp: Vec<String>,
-}
-
-/// Operators that wait for their answer.
-#[derive(Default)]
-struct Waiting {
-    next: AtomicU64,
-    asked: std::sync::Mutex<std::collections::BTreeMap<u64, oneshot::Sender<Value>>>,
-}
-
-impl Waiting {
-    fn ask(&self) -> (u64, oneshot::Receiver<Value>) {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let (sender, receiver) = oneshot::channel();
-        if let Ok(mut asked) = self.asked.lock() {
-            asked.insert(id, sender);
-        }
-        (id, receiver)
-    }
-
-    fn answer(&self, id: u64, value: Value) {
-        let sender = self.asked.lock().ok().and_then(|mut asked| asked.remove(&id));
-        if let Some(sender) = sender {
-            // Whoever hung up does not want it.
-            let _heard = sender.send(value);
-        }
-    }
-}
-
-async fn serve_admin(
-    listener: std::os::unix::net::UnixListener,
-    waiting: Arc<Waiting>,
-    commands: mpsc::Sender<Command>,
-) {
-    let listener = match tokio::net::UnixListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(%error, "no admin socket"),
-    };
-    let room = Arc::new(tokio::sync::Semaphore::new(ADMINS_MAX));
-    loop {
-        let Ok(permit) = room.clone().acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "the admin socket");
-                tokio::time::sleep(RESOLVE_RETRY).await;
-                continue;
-            }
-        };
-        let (waiting, commands) = (waiting.clone(), commands.clone());
-        tokio::spawn(async move {
-            let answered =
-                tokio::time::timeout(Duration::from_secs(10), answer_admin(stream, &waiting, &commands));
-            if let Err(error) = answered.await.unwrap_or(Ok(())) {
-                tracing::debug!(%error, "an operator went away");
-            }
-            drop(permit);
-        });
-    }
-}
-
-async fn answer_admin(
-    stream: tokio::net::UnixStream,
-    waiting: &Waiting,
-    commands: &mpsc::Sender<Command>,
-) -> io::Result<()> {
-    let (read, mut write) = stream.into_split();
-    let mut line = String::new();
-    BufReader::new(read.take(REQUEST_BYTES_MAX)).read_line(&mut line).await?;
-    let request: Value = serde_json::from_str(&line).unwrap_or_default();
-    let answer = match request.get("request").and_then(Value::as_str) {
-        Some("status") => {
-            let (id, answer) = waiting.ask();
-            commands.send(Command::Status { id }).await.map_err(io::Error::other)?;
-            answer.await.map_err(io::Error::other)?
-        }
-        Some(_) | None => json!({ "v": 1, "error": "no such request" }),
-    };
-    write.write_all(format!("{answer}\n").as_bytes()).await
 }
 
 /// What `check` found: whether all is well, and a line for each thing looked at.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, ColorChoice, Parser, Subcommand};
 use clap_complete::Shell;
+use yodel_net::span;
 
 /// The login server of a Yodel realm: it vouches for who is who, and calls go on without it.
 #[derive(Debug, Parser)]
@@ -43,7 +44,7 @@ pub(crate) struct Args {
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", value_parser = ["auto", "always", "never"])]
     color: String,
     /// Give up after this long
-    #[arg(long, global = true, value_name = "TIME", value_parser = span)]
+    #[arg(long, global = true, value_name = "TIME", value_parser = span::parse)]
     pub(crate) timeout: Option<Duration>,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -117,7 +118,7 @@ pub(crate) enum InviteCommand {
         #[arg(long, default_value_t = 1, value_name = "N")]
         uses: u64,
         /// How long it can be used
-        #[arg(long, default_value = "7d", value_name = "TIME", value_parser = span)]
+        #[arg(long, default_value = "7d", value_name = "TIME", value_parser = span::parse)]
         expires: Duration,
     },
 }
@@ -184,49 +185,18 @@ pub(crate) enum ConfigCommand {
     Example,
 }
 
-/// The choice of colours, which clap must know before it reads the arguments. `NO_COLOR` it knows itself.
-pub(crate) fn color() -> ColorChoice {
-    let mut args = std::env::args().skip_while(|arg| !arg.starts_with("--color"));
-    let first = args.next();
-    let value = first.as_deref().and_then(|arg| arg.strip_prefix("--color=")).map(str::to_owned);
-    match value.or_else(|| args.next()).as_deref() {
-        Some("always") if first.is_some() => ColorChoice::Always,
-        Some("never") if first.is_some() => ColorChoice::Never,
+/// The choice of colours as clap names it. `NO_COLOR` it knows itself.
+pub(crate) fn color(wanted: &str) -> ColorChoice {
+    match wanted {
+        "always" => ColorChoice::Always,
+        "never" => ColorChoice::Never,
         _ => ColorChoice::Auto,
     }
-}
-
-/// A time: a number with unit, without one seconds.
-pub(crate) fn span(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let scale = match unit {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3_600.0,
-        "d" => 86_400.0,
-        other => return Err(format!("unknown unit {other:?}; use ms, s, m, h or d")),
-    };
-    let number: f64 = number.parse().map_err(|_| "a number with a unit, such as 48h".to_owned())?;
-    Duration::try_from_secs_f64(number * scale).map_err(|_| "out of range".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_have_units() {
-        for (text, ms) in
-            [("500ms", 500), ("1.5s", 1_500), ("2m", 120_000), ("48h", 172_800_000), ("3", 3_000)]
-        {
-            assert_eq!(span(text), Ok(Duration::from_millis(ms)), "{text}");
-        }
-        for text in ["", "h", "-1s", "1y", "1e300h"] {
-            assert!(span(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn flags_stand_before_and_after_the_command() {

@@ -3,14 +3,14 @@
 use serde_json::{Value, json};
 use yodel_login_server::admin::AdminRequest;
 use yodel_login_server::keys::{KeysError, Layout, ServerKeys};
+use yodel_net::console::{Console, Failure};
 use yodel_net::{Clock, Exit};
 
-use super::out::{Failure, Out};
 use super::socket;
 
 const ISSUER_ENDS_SOON_S: u64 = 30 * 24 * 3_600;
 
-pub(crate) fn check(layout: &Layout, out: Out) -> Result<Exit, Failure> {
+pub(crate) fn check(layout: &Layout, out: Console) -> Result<Exit, Failure> {
     let now = Clock::start().now().unix;
     let mut checks: Vec<Value> = Vec::new();
     let mut add = |name: &str, state: &str, detail: String| {

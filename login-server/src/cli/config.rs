@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use serde_json::{Value, json};
-
-use super::out::Failure;
+use yodel_net::console::Failure;
+use yodel_net::settings::unknown_key;
 
 /// What `config example` prints.
 pub(crate) const EXAMPLE: &str = r#"# Where to listen: IP:PORT or [IPv6]:PORT ([::]:PORT serves IPv4 too).
@@ -54,11 +54,7 @@ impl Config {
                 ("log_format", _) => return Err("log_format: \"text\" or \"json\"".into()),
                 ("listen", None) => return Err("listen: a text, IP:PORT".into()),
                 _ => {
-                    let likely = KEYS.iter().min_by_key(|known| distance(known, key));
-                    warnings.push(match likely {
-                        Some(known) => format!("unknown key {key:?}; did you mean {known:?}?"),
-                        None => format!("unknown key {key:?}"),
-                    });
+                    warnings.push(unknown_key(key, &KEYS));
                 }
             }
         }
@@ -77,21 +73,6 @@ impl Config {
             "log_format": if self.log_json { "json" } else { "text" },
         })
     }
-}
-
-/// How many letters differ (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut next = vec![i + 1];
-        for (j, y) in b.chars().enumerate() {
-            let at = |row: &[usize], j: usize| row.get(j).copied().unwrap_or(usize::MAX - 1);
-            let replaced = at(&row, j) + usize::from(x != y);
-            next.push(replaced.min(at(&row, j + 1) + 1).min(at(&next, j) + 1));
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]

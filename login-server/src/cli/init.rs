@@ -7,18 +7,18 @@ use yodel_identity::limits::INVITATION_SERVERS_MAX;
 use yodel_identity::name::RealmName;
 use yodel_identity::node::hex;
 use yodel_login_server::keys::{Layout, ServerKeys};
+use yodel_net::console::{Console, Failure};
 use yodel_net::{Clock, Exit};
 use yodel_store::file::write_file;
 
 use super::config::Config;
-use super::out::{Failure, Out};
 
 pub(crate) fn init(
     layout: &Layout,
     realm: &str,
     listen: SocketAddr,
     advertise: &[String],
-    out: Out,
+    out: Console,
 ) -> Result<Exit, Failure> {
     let realm =
         RealmName::parse(realm).map_err(|error| Failure::usage(format!("--realm {realm}: {error}")))?;
@@ -37,7 +37,7 @@ pub(crate) fn init(
         "listen": listen.to_string(),
         "root_key": layout.root_key(),
     }))?;
-    out.note(&format!(
+    out.note(format!(
         "Keep {} offline: who has it is the realm. The server runs without it.",
         layout.root_key().display()
     ));

@@ -4,7 +4,6 @@ mod args;
 mod check;
 mod config;
 mod init;
-mod out;
 mod run;
 mod socket;
 
@@ -14,17 +13,17 @@ use clap::{CommandFactory, FromArgMatches};
 use yodel_login_server::admin::AdminRequest;
 use yodel_login_server::keys::{Layout, ServerKeys};
 use yodel_net::Exit;
+use yodel_net::console::{Console, Failure, color_wanted};
 use yodel_net::logging::{self, LogFormat};
 
 use args::{
     Args, BulletinCommand, Command, ConfigCommand, DeviceCommand, InviteCommand, KeyCommand, UserCommand,
 };
 use config::Config;
-use out::{Failure, Out};
 
 /// Reads the arguments, does what they say, and tells how it ended.
 pub(crate) fn main() -> Exit {
-    let command = Args::command().color(args::color());
+    let command = Args::command().color(args::color(color_wanted(std::env::args())));
     let parsed = command.try_get_matches().and_then(|matches| Args::from_arg_matches(&matches));
     let args = match parsed {
         Ok(args) => args,
@@ -34,7 +33,7 @@ pub(crate) fn main() -> Exit {
             return if error.use_stderr() { Exit::Usage } else { Exit::Done };
         }
     };
-    let out = Out { json: args.json, quiet: args.quiet };
+    let out = Console { json: args.json, quiet: args.quiet };
     match dispatch(&args, out) {
         Ok(exit) => exit,
         Err(failure) => {
@@ -44,7 +43,7 @@ pub(crate) fn main() -> Exit {
     }
 }
 
-fn dispatch(args: &Args, out: Out) -> Result<Exit, Failure> {
+fn dispatch(args: &Args, out: Console) -> Result<Exit, Failure> {
     let layout = Layout::new(&std::path::absolute(&args.dir).map_err(Failure::system)?);
     let (config, warnings) = Config::load(&layout.config())?;
     for warning in warnings {

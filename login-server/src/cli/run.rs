@@ -1,38 +1,32 @@
 //! `run`: the machine with network, store, admin socket and signals.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::pin::pin;
 
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, error, info, warn};
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
 use yodel_identity::node::hex;
-use yodel_login_server::admin::{AdminError, AdminReply};
+use yodel_login_server::admin::AdminError;
 use yodel_login_server::keys::{Layout, ServerKeys};
-use yodel_login_server::limits::{ADMIN_LINE_BYTES_MAX, ADMIN_QUEUE_MAX};
+use yodel_login_server::limits::ADMIN_QUEUE_MAX;
 use yodel_login_server::{Command, Event, LoginServer};
+use yodel_net::admin::{AdminCall, AdminSocket};
+use yodel_net::console::{Console, Failure};
 use yodel_net::{Clock, Endpoint, EndpointConfig, EndpointLimits, Exit, Signal, Signals, drive};
 use yodel_store::{GroupCommit, SledStore, StoreOptions};
 
 use super::config::Config;
-use super::out::{Failure, Out};
 use super::{init, socket};
-
-/// How long an operator's connection may stay silent.
-const ADMIN_IDLE: Duration = Duration::from_secs(60);
-
-type Waiting = Arc<Mutex<BTreeMap<u64, oneshot::Sender<AdminReply>>>>;
 
 pub(crate) fn run(
     layout: &Layout,
     config: &Config,
     listen: Option<SocketAddr>,
-    out: Out,
+    out: Console,
 ) -> Result<Exit, Failure> {
     let keys = ServerKeys::load(layout).map_err(Failure::failed)?;
     let listen = listen
@@ -48,7 +42,7 @@ async fn serve(
     keys: ServerKeys,
     store: SledStore,
     listen: SocketAddr,
-    out: Out,
+    out: Console,
 ) -> Result<Exit, Failure> {
     let mut signals = Signals::new().map_err(Failure::system)?;
     let clock = Clock::start();
@@ -74,14 +68,11 @@ async fn serve(
     let counters = group.counters();
 
     let (commands, queue) = mpsc::channel(ADMIN_QUEUE_MAX);
-    let waiting = Waiting::default();
+    let waiting = RefCell::new(BTreeMap::new());
     // The store's lock is ours, so a socket that lies there is a dead server's.
-    let (path, _dir) = socket::path(layout).map_err(Failure::system)?;
-    let _ = std::fs::remove_file(&path);
-    let listener =
-        UnixListener::bind(&path).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
-    restrict(&path).map_err(Failure::system)?;
-    let admin = tokio::spawn(accept(listener, commands.downgrade(), waiting.clone()));
+    let admin = AdminSocket::bind(layout.dir()).map_err(Failure::system)?;
+    let (asked, mut calls) = mpsc::channel::<AdminCall>(ADMIN_QUEUE_MAX);
+    let mut serve_admin = pin!(admin.serve(asked));
 
     let driven = drive(machine, endpoint, clock, Some(group), queue, |event| {
         match event {
@@ -91,21 +82,37 @@ async fn serve(
                 }
             }
             Event::Admin { id, reply } => {
-                let asked = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-                // Who went away does not want to know.
-                let _ = asked.map(|asked| asked.send(reply));
+                let call: Option<AdminCall> = waiting.borrow_mut().remove(&id);
+                call.into_iter().for_each(|call| call.answer(socket::answer_line(&reply)));
             }
             Event::Changed(what) => info!("{what}"),
             Event::NotStored => error!("a change was refused because it could not be stored"),
         }
         ControlFlow::Continue(())
     });
-    tokio::pin!(driven);
+    let mut driven = pin!(driven);
     let mut commands = Some(commands);
     let mut exit = Exit::Done;
+    let mut next = 0;
     let result = loop {
         tokio::select! {
             result = &mut driven => break result,
+            never = &mut serve_admin => match never {},
+            Some(call) = calls.recv() => {
+                next += 1;
+                match (socket::parse_line(&call.line), &commands) {
+                    (Err(error), _) => call.answer(socket::answer_line(&Err(error))),
+                    (Ok(request), Some(commands)) => {
+                        waiting.borrow_mut().insert(next, call);
+                        if commands.try_send(Command { id: next, request }).is_err() {
+                            let call = waiting.borrow_mut().remove(&next);
+                            call.into_iter().for_each(|call| call.answer(socket::answer_line(&Err(busy()))));
+                        }
+                    }
+                    // The server is ending, and the connection with it.
+                    (Ok(_), None) => drop(call),
+                }
+            }
             signal = signals.next() => match signal {
                 Signal::Reload => info!("nothing to read again: settings take effect at the next start"),
                 Signal::Terminate => commands = None,
@@ -119,70 +126,11 @@ async fn serve(
             yodel_net::ready::notify("STOPPING=1");
         }
     };
-    admin.abort();
-    let _ = std::fs::remove_file(&path);
     drop(result.map_err(Failure::system)?);
     info!(commits = counters.commits(), flushes = counters.flushes(), "ended");
     Ok(exit)
 }
 
-fn restrict(path: &std::path::Path) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-}
-
-async fn accept(listener: UnixListener, commands: mpsc::WeakSender<Command>, waiting: Waiting) {
-    let mut next = 0;
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                next += 1;
-                // Requests of one connection are numbered within its own range.
-                tokio::spawn(converse(stream, commands.clone(), waiting.clone(), next << 32));
-            }
-            Err(error) => {
-                warn!(%error, "an operator could not be let in");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-async fn converse(stream: UnixStream, commands: mpsc::WeakSender<Command>, waiting: Waiting, first: u64) {
-    // The mode of the socket keeps others out; this also does on systems that ignore it.
-    let ours = nix::unistd::geteuid().as_raw();
-    match stream.peer_cred() {
-        Ok(peer) if peer.uid() == ours || peer.uid() == 0 => {}
-        Ok(_) | Err(_) => return debug!("not our operator"),
-    }
-    let (read, mut write) = stream.into_split();
-    let mut lines = BufReader::new(read);
-    for id in first.. {
-        let mut line = Vec::new();
-        let bounded = &mut (&mut lines).take(ADMIN_LINE_BYTES_MAX as u64 + 1);
-        match tokio::time::timeout(ADMIN_IDLE, bounded.read_until(b'\n', &mut line)).await {
-            Ok(Ok(count)) if count > 0 => {}
-            _ => return,
-        }
-        let reply = match socket::parse_line(&line) {
-            Err(error) => Err(error),
-            Ok(request) => {
-                let (sender, reply) = oneshot::channel();
-                waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id, sender);
-                let Some(commands) = commands.upgrade() else { return };
-                if commands.send(Command { id, request }).await.is_err() {
-                    return;
-                }
-                drop(commands);
-                reply.await.unwrap_or_else(|_| Err(ending()))
-            }
-        };
-        if write.write_all(&socket::answer_line(&reply)).await.is_err() {
-            return;
-        }
-    }
-}
-
-fn ending() -> AdminError {
-    AdminError { exit: 3, error: "the server is ending".into() }
+fn busy() -> AdminError {
+    AdminError { exit: 11, error: "too many requests at once; ask again".into() }
 }

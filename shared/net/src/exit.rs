@@ -50,6 +50,12 @@ impl Exit {
         (Exit::Interrupted, "interrupted"),
     ];
 
+    /// The exit of this number; `Failed` for a number that means nothing here.
+    pub fn from_code(code: u8) -> Exit {
+        let known = Exit::ALL.iter().map(|(exit, _)| *exit).find(|exit| exit.code() == code);
+        known.unwrap_or(Exit::Failed)
+    }
+
     /// The number.
     pub const fn code(self) -> u8 {
         self as u8

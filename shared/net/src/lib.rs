@@ -1,9 +1,12 @@
 //! Where the machines meet the operating system: the clock ([`clock`]), one UDP socket with the demultiplexer in front
 //! of QUIC ([`endpoint`]), links over QUIC and over TLS with raw public keys, and the loop that drives a root machine
-//! ([`drive`]). Nothing here knows what a frame means.
+//! ([`drive`]). What the three programs show of themselves in the same way is here too: exit codes, the ready line, the
+//! servers' admin socket ([`admin`]). Nothing here knows what a frame means.
 #![deny(clippy::indexing_slicing)]
 
+pub mod admin;
 pub mod clock;
+pub mod console;
 pub mod drive;
 pub mod endpoint;
 pub mod exit;
@@ -14,7 +17,9 @@ pub mod logging;
 mod quic;
 pub mod ready;
 mod rpk;
+pub mod settings;
 pub mod signals;
+pub mod span;
 #[cfg(test)]
 mod tests;
 mod tls;

@@ -60,3 +60,18 @@ pub const UDP_SEND_QUEUE_MAX: usize = 512;
 
 /// How long the driver goes on serving its sockets so that closing links can finish.
 pub const SHUTDOWN_WITHIN: Duration = Duration::from_millis(1_500);
+
+/// Longest path of a unix socket, bytes: `sun_path` has 108 with its end (unix(7)).
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// Longest request on an admin socket, bytes. A longer one ends its connection.
+pub const ADMIN_LINE_BYTES_MAX: usize = 64 * 1024;
+
+/// Longest answer that is read from an admin socket, bytes: a list of a million accounts.
+pub const ADMIN_ANSWER_BYTES_MAX: u64 = 1 << 28;
+
+/// Operators connected at once; further ones wait to be accepted.
+pub const ADMIN_CONNECTIONS_MAX: usize = 32;
+
+/// How long an operator's connection may stay silent.
+pub const ADMIN_IDLE: Duration = Duration::from_secs(60);
