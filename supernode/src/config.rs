@@ -1,9 +1,11 @@
-//! The supernode's configuration: TOML, every key optional. `init` writes it; flags stand over it.
+//! The supernode's configuration: TOML, every key optional. `init` writes it; the environment (`YODEL_LISTEN`, …)
+//! stands over it, flags over both.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use yodel_identity::limits::SUPERNODE_ADDRESSES_MAX;
+use yodel_net::settings::unknown_key;
 use yodel_relay::limits::{BURST_BYTES, RATE_BYTES_PER_S, SESSIONS_MAX};
 use yodel_relay::server::ServerConfig;
 
@@ -40,10 +42,16 @@ impl std::str::FromStr for Advertise {
     type Err = String;
     fn from_str(text: &str) -> Result<Advertise, String> {
         let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-        text.parse()
-            .map(Advertise::Addr)
-            .or_else(|_| bare.parse().map(Advertise::Ip))
-            .map_err(|_| format!("{text:?} is neither IP nor IP:PORT"))
+        let read = text.parse().map(Advertise::Addr).or_else(|_| bare.parse().map(Advertise::Ip));
+        let read = read.map_err(|_| format!("{text:?} is neither IP nor IP:PORT"))?;
+        let (ip, port) = match read {
+            Advertise::Ip(ip) => (ip, None),
+            Advertise::Addr(addr) => (addr.ip(), Some(addr.port())),
+        };
+        if ip.is_unspecified() || ip.is_multicast() || port == Some(0) {
+            return Err(format!("nobody can reach {text}"));
+        }
+        Ok(read)
     }
 }
 
@@ -106,7 +114,15 @@ impl Settings {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(format!("{}: {error}", path.display())),
         };
-        Settings::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
+        let (mut settings, warnings) =
+            Settings::parse(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+        for key in KEYS {
+            let variable = format!("YODEL_{}", key.to_uppercase());
+            if let Ok(text) = std::env::var(&variable) {
+                settings.set(key, &value_of(key, &text)).map_err(|error| format!("{variable}: {error}"))?;
+            }
+        }
+        Ok((settings, warnings))
     }
 
     /// Reads TOML.
@@ -118,38 +134,46 @@ impl Settings {
         let mut settings = Settings::default();
         let mut warnings = Vec::new();
         for (key, value) in &table {
-            let wrong = |what: &str| format!("{key}: wants {what}");
-            match key.as_str() {
-                "listen" => {
-                    settings.listen =
-                        value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| wrong("IP:PORT"))?;
-                }
-                "tcp" => {
-                    let ports = value.as_array().ok_or_else(|| wrong("a list of ports"))?;
-                    settings.tcp = ports
-                        .iter()
-                        .map(|port| port.as_integer().and_then(|port| u16::try_from(port).ok()))
-                        .collect::<Option<_>>()
-                        .ok_or_else(|| wrong("a list of ports"))?;
-                }
-                "advertise" => {
-                    let addrs = value.as_array().ok_or_else(|| wrong("a list of addresses"))?;
-                    settings.advertise = addrs
-                        .iter()
-                        .map(|addr| addr.as_str().ok_or_else(|| wrong("a list of addresses"))?.parse())
-                        .collect::<Result<_, String>>()?;
-                }
-                "clients_max" => settings.clients_max = whole(value).ok_or_else(|| wrong("a number"))?,
-                "relay_bytes_per_s" => {
-                    settings.relay_bytes_per_s = whole(value).ok_or_else(|| wrong("a number"))?;
-                }
-                "relay_sessions_max" => {
-                    settings.relay_sessions_max = whole(value).ok_or_else(|| wrong("a number"))?;
-                }
-                other => warnings.push(unknown(other)),
+            if !settings.set(key, value)? {
+                warnings.push(unknown_key(key, &KEYS));
             }
         }
         Ok((settings, warnings))
+    }
+
+    /// `false` when there is no such key.
+    fn set(&mut self, key: &str, value: &toml::Value) -> Result<bool, String> {
+        let wrong = |what: &str| format!("{key}: wants {what}");
+        match key {
+            "listen" => {
+                self.listen =
+                    value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| wrong("IP:PORT"))?;
+            }
+            "tcp" => {
+                let ports = value.as_array().ok_or_else(|| wrong("a list of ports"))?;
+                self.tcp = ports
+                    .iter()
+                    .map(|port| port.as_integer().and_then(|port| u16::try_from(port).ok()))
+                    .collect::<Option<_>>()
+                    .ok_or_else(|| wrong("a list of ports"))?;
+            }
+            "advertise" => {
+                let addrs = value.as_array().ok_or_else(|| wrong("a list of addresses"))?;
+                self.advertise = addrs
+                    .iter()
+                    .map(|addr| addr.as_str().ok_or_else(|| wrong("a list of addresses"))?.parse())
+                    .collect::<Result<_, String>>()?;
+            }
+            "clients_max" => self.clients_max = whole(value).ok_or_else(|| wrong("a number"))?,
+            "relay_bytes_per_s" => {
+                self.relay_bytes_per_s = whole(value).ok_or_else(|| wrong("a number"))?;
+            }
+            "relay_sessions_max" => {
+                self.relay_sessions_max = whole(value).ok_or_else(|| wrong("a number"))?;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
     }
 
     /// The file's content.
@@ -229,20 +253,22 @@ fn is_private(ip: IpAddr) -> bool {
     }
 }
 
-fn whole<T: TryFrom<i64>>(value: &toml::Value) -> Option<T> {
-    value.as_integer().and_then(|number| T::try_from(number).ok())
+/// What the environment says, as the file would: lists are separated by commas.
+fn value_of(key: &str, text: &str) -> toml::Value {
+    let item = |text: &str| match text.trim().parse() {
+        Ok(number) => toml::Value::Integer(number),
+        Err(_) => toml::Value::String(text.trim().to_owned()),
+    };
+    match key {
+        "tcp" | "advertise" => {
+            toml::Value::Array(text.split(',').filter(|part| !part.trim().is_empty()).map(item).collect())
+        }
+        _ => item(text),
+    }
 }
 
-/// Names the key that was probably meant: the one sharing most of its letters in order.
-fn unknown(key: &str) -> String {
-    let likeness = |known: &&str| {
-        let mut letters = key.chars();
-        known.chars().filter(|c| letters.by_ref().any(|l| l == *c)).count()
-    };
-    match KEYS.iter().max_by_key(|known| likeness(known)) {
-        Some(known) => format!("{key}: no such key; {known}?"),
-        None => format!("{key}: no such key"),
-    }
+fn whole<T: TryFrom<i64>>(value: &toml::Value) -> Option<T> {
+    value.as_integer().and_then(|number| T::try_from(number).ok())
 }
 
 #[cfg(test)]
@@ -260,9 +286,22 @@ mod tests {
         };
         assert_eq!(Settings::parse(&settings.to_toml()), Ok((settings, vec![])));
         let (_, warnings) = Settings::parse("relay_bytes = 1").unwrap();
-        assert_eq!(warnings, ["relay_bytes: no such key; relay_bytes_per_s?"]);
+        assert_eq!(warnings, ["unknown key \"relay_bytes\"; did you mean \"relay_bytes_per_s\"?"]);
         assert!(Settings::parse("listen = 5").is_err());
-        assert!("203.0.113".parse::<Advertise>().is_err());
+        for text in ["203.0.113", "0.0.0.0", "[::]:80", "203.0.113.1:0", "example.net"] {
+            assert!(text.parse::<Advertise>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_environment_writes_lists_with_commas() {
+        let mut settings = Settings::default();
+        for (key, text) in [("tcp", "443, 80"), ("advertise", "203.0.113.7,"), ("relay_bytes_per_s", "0")] {
+            assert_eq!(settings.set(key, &value_of(key, text)), Ok(true), "{key}");
+        }
+        assert_eq!((settings.tcp, settings.relay_bytes_per_s), (vec![443, 80], 0));
+        assert_eq!(settings.advertise, ["203.0.113.7".parse().unwrap()]);
+        assert!(Settings::default().set("tcp", &value_of("tcp", "http")).is_err());
     }
 
     #[test]
