@@ -380,7 +380,11 @@ impl Supernode {
     fn apply_bulletin(&mut self, now: Now, revoked_before: &BTreeSet<NodeId>) {
         self.end_revoked(now, revoked_before);
         self.set_members(now);
-        let named = self.realm.bulletin().is_some_and(|bulletin| bulletin.supernode(self.me).is_some());
+        // Named where it is now, not where an earlier run was.
+        let named =
+            self.realm.bulletin().and_then(|bulletin| bulletin.supernode(self.me)).is_some_and(|entry| {
+                entry.udp == self.config.advertise_udp && entry.tcp == self.config.advertise_tcp
+            });
         if named && !std::mem::replace(&mut self.ready, true) {
             self.outputs.push_back(Output::Event(Event::Ready { node: self.me }));
         }
