@@ -1,5 +1,6 @@
 //! The simulator: the very root machines of the programs, under one virtual clock.
 
+pub mod checks;
 pub mod issuer;
 pub mod nat;
 pub mod realm;

@@ -154,6 +154,7 @@ pub struct SimRealm {
     accounts: Vec<AccountKeys>,
     next_request: u64,
     nats: u8,
+    inner: Option<IpAddr>,
 }
 
 /// Name of every simulated realm.
@@ -188,6 +189,7 @@ impl SimRealm {
             accounts: Vec::new(),
             next_request: 0,
             nats: 0,
+            inner: None,
         };
         for (addr, udp, tcp, keys) in planned {
             let place = Place { addr, ports: vec![443], nat: None, key: keys.key.public().0 };
@@ -241,6 +243,15 @@ impl SimRealm {
         yodel_supernode::node::Supernode::new(now, kept, config, &stored, self.world.seed())
     }
 
+    /// An account with one phone in a home of its own, at the same inner address as another's phone in its home.
+    pub fn twin(&mut self, user: &str, place: Where, of: PhoneIndex) -> PhoneIndex {
+        let addr = self.world.addr(self.phones[of.0].node);
+        self.inner = Some(addr.ip());
+        let phone = self.phone(user, place);
+        self.inner = None;
+        phone
+    }
+
     fn place(&mut self, account: usize, slot: usize, place: Where) -> PhoneIndex {
         let index = PhoneIndex(self.phones.len());
         let (addr, nat) = match place {
@@ -262,7 +273,7 @@ impl SimRealm {
         let keys = &self.accounts[account];
         let device = &keys.devices[slot];
         let place = Place {
-            addr: SocketAddr::new(IpAddr::V4(addr), 5_000),
+            addr: SocketAddr::new(self.inner.unwrap_or(IpAddr::V4(addr)), 5_000),
             ports: Vec::new(),
             nat,
             key: device.key.public().0,
@@ -598,4 +609,14 @@ impl std::ops::IndexMut<PhoneIndex> for SimRealm {
     fn index_mut(&mut self, phone: PhoneIndex) -> &mut Phone {
         &mut self.phones[phone.0]
     }
+}
+
+/// A realm of three supernodes with two phones who are contacts of each other, both online.
+pub fn pair(seed: u64, one: Where, other: Where) -> (SimRealm, PhoneIndex, PhoneIndex) {
+    let mut realm = SimRealm::new(seed, 3);
+    let alice = realm.phone("alice", one);
+    let bob = realm.phone("bob", other);
+    realm.all_online();
+    realm.befriend(alice, bob);
+    (realm, alice, bob)
 }

@@ -165,8 +165,10 @@ pub struct World {
     tamper: Option<Tamper>,
     /// Datagrams and bytes sent by nodes, links not counted.
     pub sent: (u64, u64),
-    /// Pairs of addresses that cannot reach each other by datagram.
+    /// Pairs of addresses that cannot reach each other by datagram; a QUIC link that would need it is lost.
     pub cut: Vec<(IpAddr, IpAddr)>,
+    /// Sources whose datagrams to a destination vanish, while the other direction works.
+    pub one_way: Vec<(IpAddr, IpAddr)>,
 }
 
 impl World {
@@ -185,6 +187,7 @@ impl World {
             tamper: None,
             sent: (0, 0),
             cut: Vec::new(),
+            one_way: Vec::new(),
         }
     }
 
@@ -467,11 +470,7 @@ impl World {
             Some(NatIndex(nat)) => self.nats[nat].outbound(self.mono, inside, to)?,
             None => inside,
         };
-        if self
-            .cut
-            .iter()
-            .any(|(a, b)| (*a, *b) == (source.ip(), to.ip()) || (*b, *a) == (source.ip(), to.ip()))
-        {
+        if self.is_cut(source.ip(), to.ip()) || self.one_way.contains(&(source.ip(), to.ip())) {
             return None;
         }
         if let Some(public) = self.nodes.iter().position(|n| n.place.addr == to && n.place.nat.is_none()) {
@@ -482,6 +481,16 @@ impl World {
         let found =
             self.nodes.iter().position(|n| n.place.addr == inner && n.place.nat == Some(NatIndex(behind)))?;
         Some((NodeIndex(found), source, false))
+    }
+
+    fn is_cut(&self, one: IpAddr, other: IpAddr) -> bool {
+        self.cut.contains(&(one, other)) || self.cut.contains(&(other, one))
+    }
+
+    /// Whether a link's packets cannot get through: those of QUIC are datagrams.
+    fn link_is_cut(&self, link: usize) -> bool {
+        let SimLink { opener_addr, target, .. } = &self.links[link];
+        target.transport == Transport::Quic && self.is_cut(opener_addr.ip(), target.addr.ip())
     }
 
     // --- links
@@ -525,6 +534,7 @@ impl World {
     fn link_arrives(&mut self, link: usize) {
         let target = self.links[link].target.clone();
         let opener = self.links[link].opener.0;
+        let cut = self.link_is_cut(link);
         let listening = self.nodes.iter().position(|node| {
             let port = target.addr.port();
             let tls = target.transport == Transport::Tls && node.place.ports.contains(&port);
@@ -532,6 +542,7 @@ impl World {
                 && (node.place.addr.port() == port || tls)
                 && node.place.nat.is_none()
                 && node.actor.is_some()
+                && !cut
         });
         let back = self.mono + self.weather.delay;
         let Some(acceptor) = listening else {
@@ -597,6 +608,13 @@ impl World {
         for frame in frames {
             let encoded = frame.encode(&mut bytes);
             assert!(encoded.is_ok(), "a machine wrote a frame that cannot be encoded");
+        }
+        if self.link_is_cut(link) {
+            let at = self.mono + self.weather.link_idle;
+            for toward_opener in [true, false] {
+                self.at(at, Happening::LinkEnds { link, toward_opener, why: LinkClosed::Lost });
+            }
+            return;
         }
         let at = self.mono + self.weather.delay;
         self.at(at, Happening::LinkBytes { link, toward_opener, bytes });
