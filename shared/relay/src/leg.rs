@@ -22,9 +22,7 @@ use yodel_wire::time::{Instant, Now};
 use crate::control::{
     BindKey, Binding, BindingKind, Channel, Control, LegKind, Reason, Token, data, parse_data,
 };
-use crate::limits::{
-    BIND_EVERY, BIND_FALLBACK, BIND_LOST, BIND_QUICK, BIND_RETRY, BIND_RETRY_SLOW, LINK_LOST, REQUEST,
-};
+use crate::limits::{BIND_EVERY, BIND_LOST, BIND_QUICK, BIND_RETRY, BIND_RETRY_SLOW, LINK_LOST, REQUEST};
 
 /// How to reach the relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,8 +89,8 @@ pub struct Leg {
     link_lost: Option<Instant>,
     /// When the pending request was sent.
     requested: Option<Instant>,
-    /// Our channel, and when it was first granted.
-    granted: Option<(Channel, Instant)>,
+    /// Our channel, once granted.
+    granted: Option<Channel>,
     far: Option<LegKind>,
     draining: bool,
     sequence: u64,
@@ -145,7 +143,7 @@ impl Leg {
 
     /// Our channel, once granted.
     pub fn channel(&self) -> Option<Channel> {
-        self.granted.map(|(channel, _)| channel)
+        self.granted
     }
 
     /// The relay's UDP address.
@@ -173,8 +171,7 @@ impl Leg {
         match control {
             Control::Opened { token, channel } | Control::Joined { token, channel } => {
                 if token == self.token && self.requested.take().is_some() {
-                    let since = self.granted.map_or(now.mono, |(_, since)| since);
-                    self.granted = Some((channel, since));
+                    self.granted = Some(channel);
                     self.begin_attempt(now.mono);
                 }
             }
@@ -196,7 +193,7 @@ impl Leg {
             }
             Control::Open { .. } | Control::Join { .. } => {}
         }
-        self.announce(now.mono);
+        self.announce();
         None
     }
 
@@ -229,7 +226,7 @@ impl Leg {
             BindingKind::Bound => {
                 self.attempt = None;
                 self.confirmed = Some(now.mono);
-                self.announce(now.mono);
+                self.announce();
             }
             BindingKind::Bind | BindingKind::Confirm => {}
         }
@@ -238,7 +235,7 @@ impl Leg {
 
     /// Sends a packet of at most [`crate::limits::PACKET_BYTES_MAX`] bytes to the other end.
     pub fn send(&mut self, packet: &[u8]) {
-        let Some((channel, _)) = self.granted else { return };
+        let Some(channel) = self.granted else { return };
         if self.announced.is_none()
             || self.ended
             || packet.is_empty()
@@ -311,7 +308,7 @@ impl Leg {
                 self.send_bind(now, attempt);
             }
         }
-        self.announce(now);
+        self.announce();
     }
 
     /// When to call [`Leg::handle_timeout`].
@@ -325,9 +322,6 @@ impl Leg {
             self.attempt.map(|attempt| attempt.next_send),
             self.attempt.filter(|_| self.confirmed.is_some()).map(|attempt| attempt.begun + BIND_LOST),
             self.confirmed.filter(|_| self.attempt.is_none()).map(|at| at + BIND_EVERY),
-            self.granted
-                .filter(|_| self.announced.is_none() && self.far.is_some())
-                .map(|(_, since)| since + BIND_FALLBACK),
         ]
         .into_iter()
         .flatten()
@@ -358,7 +352,7 @@ impl Leg {
     }
 
     fn send_bind(&mut self, now: Instant, attempt: Attempt) {
-        let (Some((channel, _)), Some(to)) = (self.granted, self.relay) else { return };
+        let (Some(channel), Some(to)) = (self.granted, self.relay) else { return };
         let bind = Binding { kind: BindingKind::Bind, channel, sequence: self.sequence, cookie: [0; 16] };
         self.outputs.push_back(LegOutput::Datagram { to, bytes: bind.encode(&self.key) });
         let sent = attempt.sent.saturating_add(1);
@@ -385,14 +379,14 @@ impl Leg {
         if self.confirmed.is_some() { LegKind::Udp } else { LegKind::of_link(self.transport) }
     }
 
-    fn announce(&mut self, now: Instant) {
-        let (Some(far), Some((_, since)), false) = (self.far, self.granted, self.ended) else { return };
-        let settled = self.confirmed.is_some() || self.relay.is_none() || now >= since + BIND_FALLBACK;
+    /// Packets pass as soon as both ends are granted: over the link while no address is confirmed.
+    fn announce(&mut self) {
+        let (Some(far), Some(_), false) = (self.far, self.granted, self.ended) else { return };
         let kind = self.near().max(far);
         match self.announced {
-            None if settled => self.outputs.push_back(LegOutput::Up { kind }),
+            None => self.outputs.push_back(LegOutput::Up { kind }),
             Some(before) if before != kind => self.outputs.push_back(LegOutput::Changed { kind }),
-            None | Some(_) => return,
+            Some(_) => return,
         }
         self.announced = Some(kind);
     }

@@ -38,10 +38,6 @@ pub const RATE_BYTES_PER_S: u64 = 128_000;
 /// Default burst of one credential, bytes: two seconds' worth.
 pub const BURST_BYTES: u64 = 256_000;
 
-/// A binding not confirmed for so long sends packets over the link meanwhile: the time after which TLS is tried
-/// beside QUIC too.
-pub const BIND_FALLBACK: Duration = Duration::from_millis(300);
-
 /// Spacing of bind requests while one is unanswered.
 pub const BIND_RETRY: Duration = Duration::from_millis(150);
 
