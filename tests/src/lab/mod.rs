@@ -22,6 +22,7 @@ use std::time::Duration;
 pub mod delay;
 pub mod harness;
 pub mod nat;
+pub mod pair;
 pub mod process;
 pub mod realm;
 pub mod scene;

@@ -199,17 +199,32 @@ const CALLER_SAYS: &str = "Hello Bob, this is Alice speaking. Can you hear me ac
 const CALLEE_SAYS: &str = "Good morning Alice, your voice is loud and clear over here. I am sitting behind a router of \
     my own, far away, and yet seven quick brown foxes jump over our lazy firewalls together.";
 
+const CALLER_SAYS_BRIEFLY: &str = "Hello Bob, this is Alice. Can you hear me across both of our networks?";
+const CALLEE_SAYS_BRIEFLY: &str = "Good morning Alice, your voice is loud and clear over here.";
+
 impl Voices {
     /// Speaks both texts into files of this folder.
     ///
     /// # Errors
     /// A file cannot be written.
     pub fn speak(dir: &Path) -> Result<Voices, LabError> {
+        Voices::say(dir, [CALLER_SAYS, CALLEE_SAYS])
+    }
+
+    /// The same with a sentence each, of about four seconds.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn brief(dir: &Path) -> Result<Voices, LabError> {
+        Voices::say(dir, [CALLER_SAYS_BRIEFLY, CALLEE_SAYS_BRIEFLY])
+    }
+
+    fn say(dir: &Path, [caller, callee]: [&str; 2]) -> Result<Voices, LabError> {
         std::fs::create_dir_all(dir)?;
         let said = [dir.join("alice-said.wav"), dir.join("bob-said.wav")];
         let heard = [dir.join("bob-heard.wav"), dir.join("alice-heard.wav")];
-        let espeak = speak(&said[0], "en-gb", CALLER_SAYS, 11)?;
-        let espeak = speak(&said[1], "en-us", CALLEE_SAYS, 12)? && espeak;
+        let espeak = speak(&said[0], "en-gb", caller, 11)?;
+        let espeak = speak(&said[1], "en-us", callee, 12)? && espeak;
         let length = lasts(&said[0])?.max(lasts(&said[1])?);
         Ok(Voices { said, heard, espeak, length })
     }
