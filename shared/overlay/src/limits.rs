@@ -68,6 +68,8 @@ pub const CACHE: Duration = Duration::from_secs(60);
 
 /// Reads and writes of devices under way at one home; further ones are answered "unreachable" at once.
 pub const OPERATIONS_MAX: usize = 4_096;
+/// Who waits for one walk: a popular account's callers. One more is told that nothing was reached, and asks again.
+pub const ASKERS_MAX: usize = 1_024;
 
 /// How often expired records are looked for.
 pub const SWEEP: Duration = Duration::from_secs(10);

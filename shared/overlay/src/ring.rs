@@ -6,6 +6,9 @@
 //! when a commit is done, [`Ring::handle_timeout`] at [`Ring::deadline`]. Drain [`Ring::poll_output`] after each. It opens
 //! no link and believes no sender: records are verified before they are kept, and again by whoever asked for them.
 
+mod repair;
+mod walk;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -16,16 +19,13 @@ use yodel_wire::frame::{Frame, FrameKind};
 use yodel_wire::time::{Instant, Now};
 
 use crate::holder::{Holder, Key};
-use crate::limits::{
-    CACHE, CACHE_MAX, OPERATIONS_MAX, REPAIR_BATCH, REPAIR_DELAY, REPAIR_PAUSE, STANDBY, STANDBY_MEMBERS,
-    SWEEP,
-};
-use crate::lookup::{Lookup, Step};
+use crate::limits::{STANDBY, STANDBY_MEMBERS, SWEEP};
+use crate::lookup::Lookup;
 use crate::members::Members;
 use crate::placement::{Member, holders};
 use crate::publish::Publish;
 use crate::record::{Answer, ReadRequest, Scope, Standing, WriteRequest, WriteStatus, Written};
-use crate::verify::{LookupResult, Verified, shortest_life};
+use crate::verify::{LookupResult, Verified};
 
 /// Jobs of handing over that wait; the oldest goes first, and the records' next refresh makes up for it.
 const REPAIR_JOBS_MAX: usize = 16;
@@ -232,6 +232,7 @@ impl Ring {
         if first && members.len() >= STANDBY_MEMBERS {
             self.standby_until = Some(now.mono + STANDBY);
         }
+        self.rtts.retain(|node, _| members.iter().any(|member| member.node == *node));
         self.members.set(now.mono, members);
         self.cache.clear();
         self.sweep(now, realm);
@@ -437,189 +438,6 @@ impl Ring {
         }
     }
 
-    fn walk_write(&mut self, now: Now, device: NodeId, request: WriteRequest, realm: &Realm) {
-        self.counters.publishes += 1;
-        self.cache.remove(&request.key);
-        let holders = self.holders_of(&request.key);
-        if self.publishes.len() >= OPERATIONS_MAX {
-            self.send(From::Device(device), Written::new(request.id, WriteStatus::Unreachable).encode());
-            return;
-        }
-        let op = self.take_id();
-        let publish = Publish::new(now.mono, &holders);
-        self.publishes.insert(op, PublishOp { key: request.key, publish, device, id: request.id });
-        let outcome = self.publishes.get_mut(&op).and_then(|op| op.publish.judge());
-        if let Some(outcome) = outcome {
-            self.publish_done(op, outcome);
-            return;
-        }
-        for node in holders {
-            if node == self.me {
-                let (written, value) = self.keep(now, &request, realm);
-                self.after_commit(request.key, value, CommitWaiter::Publish { op, written });
-            } else {
-                let ask = |id| WriteRequest { id, scope: Scope::Holder, ..request.clone() }.encode();
-                self.ask(now, node, Purpose::Publish(op), ask);
-            }
-        }
-    }
-
-    fn publish_written(&mut self, op: u64, node: NodeId, written: &Written) {
-        let outcome = self.publishes.get_mut(&op).and_then(|op| op.publish.handle_written(node, written));
-        if let Some(outcome) = outcome {
-            self.publish_done(op, outcome);
-        }
-    }
-
-    fn publish_done(&mut self, op: u64, outcome: Written) {
-        if let Some(op) = self.publishes.remove(&op) {
-            self.cache.remove(&op.key);
-            self.send(From::Device(op.device), Written { id: op.id, ..outcome }.encode());
-        }
-    }
-
-    fn walk_read(&mut self, now: Now, asker: Asker, key: Key, past_cache: bool) {
-        if !past_cache
-            && let Some(cached) = self.cache.get(&key)
-            && now.mono < cached.until
-        {
-            self.counters.cached += 1;
-            let verified = cached.verified.clone();
-            self.tell(now, asker, Standing::Held, &verified, true, 0);
-            return;
-        }
-        // One fetch in flight per key; who comes later hears what was found so far.
-        if let Some(op) = self.lookups.values_mut().find(|op| op.key == key) {
-            op.askers.push(asker);
-            if op.lookup.has_first() {
-                let (found, holders) = (op.lookup.found().clone(), op.lookup.answered());
-                self.tell(now, asker, Standing::Held, &found, false, holders);
-            }
-            return;
-        }
-        if self.lookups.len() >= OPERATIONS_MAX {
-            self.tell(now, asker, Standing::Unreachable, &Verified::default(), true, 0);
-            return;
-        }
-        self.counters.lookups += 1;
-        let mut order = self.holders_of(&key);
-        // Ourselves first: that answer costs nothing.
-        order.sort_by_key(|node| *node != self.me);
-        let lookup = Lookup::new(
-            now.mono,
-            order.into_iter().map(|node| {
-                let rtt = if node == self.me { Some(Duration::ZERO) } else { self.rtts.get(&node).copied() };
-                (node, rtt)
-            }),
-        );
-        let op = self.take_id();
-        self.lookups.insert(op, LookupOp { key, lookup, askers: vec![asker] });
-        self.drive_lookup(now, op);
-    }
-
-    fn lookup_answered(&mut self, now: Now, op: u64, node: NodeId, answer: &Answer, realm: &Realm) {
-        let Some(lookup) = self.lookups.get_mut(&op) else { return };
-        let verified = match answer.standing {
-            Standing::Held => Verified::of(realm, &lookup.key, answer, now.unix),
-            Standing::None | Standing::NotYet | Standing::Unreachable => Verified::default(),
-        };
-        if answer.standing == Standing::Held
-            && (verified.account.is_none() || verified.contact.entries().len() < answer.entries.len())
-        {
-            self.counters.disbelieved += 1;
-        }
-        lookup.lookup.handle_answer(now.mono, node, answer.standing, verified);
-        self.drive_lookup(now, op);
-    }
-
-    /// Carries out what a lookup wants.
-    fn drive_lookup(&mut self, now: Now, op: u64) {
-        while let Some(lookup) = self.lookups.get_mut(&op)
-            && let Some(step) = lookup.lookup.poll()
-        {
-            let key = lookup.key;
-            match step {
-                Step::Ask(node) if node == self.me => {
-                    let standing = self.own_answer(now.mono, &key).standing;
-                    let verified = self.holder.verified(&key).unwrap_or_default();
-                    if let Some(lookup) = self.lookups.get_mut(&op) {
-                        lookup.lookup.handle_answer(now.mono, node, standing, verified);
-                    }
-                }
-                Step::Ask(node) => {
-                    let request =
-                        |id| ReadRequest { id, key, scope: Scope::Holder, past_cache: true }.encode();
-                    self.ask(now, node, Purpose::Lookup(op), request);
-                }
-                Step::First => {
-                    let (found, holders) = (lookup.lookup.found().clone(), lookup.lookup.answered());
-                    for asker in lookup.askers.clone() {
-                        self.tell(now, asker, Standing::Held, &found, false, holders);
-                    }
-                }
-                Step::Done(standing) => {
-                    let Some(op) = self.lookups.remove(&op) else { return };
-                    let (found, holders) = (op.lookup.found().clone(), op.lookup.answered());
-                    if standing == Standing::Held {
-                        self.remember(now, key, &found);
-                    }
-                    for asker in op.askers {
-                        self.tell(now, asker, standing, &found, true, holders);
-                    }
-                    return;
-                }
-            }
-        }
-    }
-
-    fn remember(&mut self, now: Now, key: Key, found: &Verified) {
-        let life = shortest_life(found, now.unix).map_or(CACHE, |life| life.min(CACHE));
-        if self.cache.len() >= CACHE_MAX
-            && let Some(oldest) = self.cache.iter().min_by_key(|(_, c)| c.until).map(|(key, _)| *key)
-        {
-            self.cache.remove(&oldest);
-        }
-        self.cache.insert(key, Cached { verified: found.clone(), until: now.mono + life });
-    }
-
-    fn tell(
-        &mut self,
-        now: Now,
-        asker: Asker,
-        standing: Standing,
-        found: &Verified,
-        settled: bool,
-        holders: usize,
-    ) {
-        match asker {
-            Asker::Device { node, id } => {
-                let answer = Answer {
-                    id,
-                    standing,
-                    account: found.account.as_ref().map(|account| account.bytes().to_vec()),
-                    entries: found.contact.entries().iter().map(|e| e.bytes().to_vec()).collect(),
-                    settled,
-                    holders: holders as u64,
-                };
-                self.send(From::Device(node), answer.encode());
-            }
-            Asker::Own { id } => {
-                let result = match (&found.account, standing) {
-                    (Some(account), _) => LookupResult::Found {
-                        account: Box::new(account.clone()),
-                        entries: found.live(now.unix),
-                        settled,
-                    },
-                    (None, Standing::None) => LookupResult::NoSuchAccount,
-                    (None, Standing::Held | Standing::NotYet | Standing::Unreachable) => {
-                        LookupResult::Unreachable
-                    }
-                };
-                self.outputs.push_back(RingOutput::Looked { id, result });
-            }
-        }
-    }
-
     /// Sends a request to a member, or fails it at once when its link is down.
     fn ask(&mut self, now: Now, node: NodeId, purpose: Purpose, request: impl FnOnce(u64) -> Frame) {
         if !self.members.is_up(node) {
@@ -673,69 +491,6 @@ impl Ring {
                 self.push_repair(now, before, live);
             }
         }
-    }
-
-    fn push_repair(&mut self, now: Instant, before: Vec<Member>, after: Vec<Member>) {
-        if self.repairs.len() >= REPAIR_JOBS_MAX {
-            self.repairs.pop_front();
-        }
-        self.repairs.push_back(RepairJob { before, after, cursor: None, next: now + REPAIR_DELAY });
-    }
-
-    /// Hands records to members that hold them now and did not before, if we are the nearest that did.
-    fn repair(&mut self, now: Instant) {
-        let Some(job) = self.repairs.front().filter(|job| now >= job.next).cloned() else { return };
-        let keys: Vec<Key> = self.holder.keys_after(job.cursor).take(REPAIR_BATCH).copied().collect();
-        for key in &keys {
-            let old = holders(&job.before, key);
-            let new = holders(&job.after, key);
-            if new.iter().find(|node| old.contains(node)) != Some(&self.me) {
-                continue;
-            }
-            for node in new.iter().filter(|node| !old.contains(node)) {
-                self.hand_over(now, *node, *key);
-            }
-        }
-        match keys.last() {
-            Some(last) if keys.len() == REPAIR_BATCH => {
-                if let Some(job) = self.repairs.front_mut() {
-                    job.cursor = Some(*last);
-                    job.next = now + REPAIR_PAUSE;
-                }
-            }
-            Some(_) | None => {
-                self.repairs.pop_front();
-            }
-        }
-    }
-
-    fn hand_over(&mut self, now: Instant, node: NodeId, key: Key) {
-        let Some(held) = self.holder.get(&key).filter(|_| self.members.is_up(node)) else { return };
-        let mut writes = vec![(Some(held.account().bytes().to_vec()), None)];
-        for entry in held.contact().entries() {
-            match writes.last_mut() {
-                Some((Some(_), first @ None)) => *first = Some(entry.bytes().to_vec()),
-                Some(_) | None => writes.push((None, Some(entry.bytes().to_vec()))),
-            }
-        }
-        self.counters.handed_over += 1;
-        for (account, entry) in writes {
-            let id = self.take_id();
-            self.pending.insert(id, Pending { to: node, purpose: Purpose::Repair, sent: now });
-            let write = WriteRequest { id, key, scope: Scope::Holder, account, entry };
-            self.send(From::Member(node), write.encode());
-        }
-    }
-
-    fn sweep(&mut self, now: Now, realm: &Realm) {
-        self.swept = now.mono;
-        for key in self.holder.sweep(realm, now.unix) {
-            let value = self.holder.get(&key).map(crate::holder::Held::encode);
-            let number = self.take_id();
-            self.commits.insert(number, CommitWaiter::Nobody);
-            self.outputs.push_back(RingOutput::Commit { number, key, value });
-        }
-        self.cache.retain(|_, cached| now.mono < cached.until);
     }
 
     fn take_id(&mut self) -> u64 {

@@ -296,7 +296,7 @@ fn the_cache_answers_for_a_minute_and_not_past_it() {
     let fresh = net.read(1, &alice, true);
     assert_eq!(net.sequences(&alice, fresh.last().unwrap()), [2], "past the cache");
     net.write(0, &alice, 3);
-    net.pass(CACHE);
+    net.pass(crate::limits::CACHE);
     let fresh = net.read(1, &alice, false);
     assert_eq!(net.sequences(&alice, fresh.last().unwrap()), [3]);
 }
