@@ -10,6 +10,10 @@
 //! direction has a key of its own and counts from 0 in each phase. The nonce is 16 zero bytes and the number; the
 //! associated data is `yodel/box/v1`, a zero byte, the ten bytes above and the Call-ID. The map: 1 method, 2 status (0
 //! in a request), 3 cause, 4 body, 5 CSeq. What stands in the SIP message around it counts for nothing.
+//!
+//! Who stole the callee's sealing key can compute the leg's key, not the call's. So once the call has its own, the leg's
+//! opens no ACK and no BYE any more, and no INFO after the first box of phase 1: what ends or moves an answered call is
+//! the peer's.
 
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
@@ -168,13 +172,11 @@ impl Boxes {
         if version != VERSION {
             return Opened::Refused(Refusal::Malformed);
         }
-        let direction = match phase {
-            0 => &mut self.leg,
-            1 => match &mut self.call {
-                Some(call) => call,
-                None => return Opened::TooEarly,
-            },
-            _ => return Opened::Refused(Refusal::Malformed),
+        let direction = match (phase, &self.call) {
+            (0, _) => &self.leg,
+            (1, Some(call)) => call,
+            (1, None) => return Opened::TooEarly,
+            (_, _) => return Opened::Refused(Refusal::Malformed),
         };
         let number = u64::from_be_bytes(number);
         let nonce = nonce(number);
@@ -187,7 +189,14 @@ impl Boxes {
         if opened.method != method || opened.status != status {
             return Opened::Refused(Refusal::Swapped);
         }
-        if !direction.window.take(number) {
+        if phase == Phase::Leg as u8 && self.call.as_ref().is_some_and(|call| call.outdates(method, status)) {
+            return Opened::Refused(Refusal::OldKey);
+        }
+        let window = match &mut self.call {
+            Some(call) if phase == Phase::Call as u8 => &mut call.window,
+            Some(_) | None => &mut self.leg.window,
+        };
+        if !window.take(number) {
             return Opened::Refused(Refusal::Replayed);
         }
         Opened::Fresh(opened)
@@ -203,6 +212,16 @@ impl std::fmt::Debug for Boxes {
 impl Direction {
     fn new(keys: PhaseKeys) -> Direction {
         Direction { keys, sent: 0, window: Window::default() }
+    }
+
+    /// Whether this phase has taken the place of the one before for such a message. Answers to INVITE and CANCEL cross
+    /// the change of keys, and so does an INFO of a peer that does not know of the answer yet.
+    fn outdates(&self, method: Method, status: u16) -> bool {
+        match method {
+            Method::Ack | Method::Bye => true,
+            Method::Info => status == 0 && self.window.next > 0,
+            Method::Invite | Method::Cancel | Method::Message => false,
+        }
     }
 
     fn seal(&mut self, phase: Phase, call_id: &str, sealed: &Sealed) -> Vec<u8> {
@@ -307,6 +326,29 @@ mod tests {
         assert!(matches!(callee.open(Method::Ack, 0, &ack), Opened::Fresh(_)));
         let cancel = caller.seal_leg(&Sealed::request(Method::Cancel, 1));
         assert!(matches!(callee.open(Method::Cancel, 0, &cancel), Opened::Fresh(_)));
+    }
+
+    #[test]
+    fn the_legs_key_ends_no_call_that_has_its_own() {
+        let (mut caller, mut callee) = pair();
+        let late: Vec<_> = [Method::Ack, Method::Bye, Method::Info, Method::Info, Method::Cancel]
+            .map(|method| (method, caller.seal_leg(&Sealed::request(method, 2))))
+            .into();
+        caller.rekey(PhaseKeys { send: [3; 32], receive: [4; 32] });
+        callee.rekey(PhaseKeys { send: [4; 32], receive: [3; 32] });
+        let ack = caller.seal(&Sealed::request(Method::Ack, 1));
+        let mut opened = late.iter().map(|(method, bytes)| callee.open(*method, 0, bytes));
+        assert_eq!(opened.next(), Some(Opened::Refused(Refusal::OldKey)), "ACK");
+        assert_eq!(opened.next(), Some(Opened::Refused(Refusal::OldKey)), "BYE");
+        assert!(matches!(opened.next(), Some(Opened::Fresh(_))), "an INFO that crossed the answer");
+        drop(opened);
+        assert!(matches!(callee.open(Method::Ack, 0, &ack), Opened::Fresh(_)));
+        let mut opened = late.iter().skip(3).map(|(method, bytes)| callee.open(*method, 0, bytes));
+        assert_eq!(opened.next(), Some(Opened::Refused(Refusal::OldKey)), "INFO after ACK");
+        assert!(matches!(opened.next(), Some(Opened::Fresh(_))), "CANCEL");
+        drop(opened);
+        let final_answer = callee.seal_leg(&Sealed::answer(Method::Invite, 1, 200));
+        assert!(matches!(caller.open(Method::Invite, 200, &final_answer), Opened::Fresh(_)), "200");
     }
 
     #[test]

@@ -135,6 +135,8 @@ pub enum Refusal {
     Downgrade,
     /// It names an address before consent, or one no candidate may have.
     Address,
+    /// It is sealed under the leg's key, though the call has its own by now.
+    OldKey,
 }
 
 impl Timeline {
@@ -207,6 +209,7 @@ impl Refusal {
             Refusal::Unboxed => "a message without box was ignored",
             Refusal::Forged => "a forged or altered message was ignored",
             Refusal::Replayed => "a replayed message was ignored",
+            Refusal::OldKey => "a message under the key from before the answer was ignored",
             Refusal::Swapped => "a message posing as another was ignored",
             Refusal::WrongName => "a message with another name outside than inside was ignored",
             Refusal::StaleNonce => "the invitation was for an earlier start of this device",
