@@ -29,7 +29,13 @@ pub const INVITES_PER_S: u64 = 2;
 /// See [`INVITES_PER_S`].
 pub const INVITES_BURST: u64 = 40;
 
-/// Senders of INVITEs that are counted at once; forgotten when their bucket is full again.
+/// MESSAGEs one device may send per second, toward anybody. A phone that has four contact requests to deliver tries
+/// up to eight devices by two ways each, every 20 s.
+pub const MESSAGES_PER_S: u64 = 5;
+/// See [`MESSAGES_PER_S`].
+pub const MESSAGES_BURST: u64 = 100;
+
+/// Senders of INVITEs and MESSAGEs that are counted at once; forgotten when their buckets are full again.
 pub const SENDERS_MAX: usize = 16_384;
 
 /// When a refused device shall come back.

@@ -14,7 +14,9 @@ use yodel_wire::codec::DecodeError;
 use yodel_wire::frame::{Frame, FrameKind};
 use yodel_wire::time::{Instant, Now};
 
-use crate::limits::{FORWARD, FORWARDS_MAX, INVITES_BURST, INVITES_PER_S, SENDERS_MAX};
+use crate::limits::{
+    FORWARD, FORWARDS_MAX, INVITES_BURST, INVITES_PER_S, MESSAGES_BURST, MESSAGES_PER_S, SENDERS_MAX,
+};
 use crate::node::Supernode;
 
 /// Where an envelope came from, and where a return of it goes.
@@ -48,7 +50,37 @@ pub(crate) struct Router {
     next: u64,
     forwarded: BTreeMap<u64, Forwarded>,
     ringing: Vec<Ringing>,
-    senders: BTreeMap<NodeId, Bucket>,
+    senders: BTreeMap<NodeId, Sender>,
+}
+
+/// What one sender may still send.
+#[derive(Debug)]
+struct Sender {
+    invites: Bucket,
+    messages: Bucket,
+}
+
+/// The two requests that make a device work for somebody it may not know. Homes do not see whether it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counted {
+    Invite,
+    Message,
+}
+
+impl Counted {
+    /// By the message's first word. Empty lines in front of it count for nothing (RFC 3261 §7.5), as with whoever reads
+    /// the message then.
+    fn of(message: &[u8]) -> Option<Counted> {
+        let mut rest = message;
+        while let Some(after) = rest.strip_prefix(b"\r\n") {
+            rest = after;
+        }
+        match rest.split(|byte| *byte == b' ').next()? {
+            b"INVITE" => Some(Counted::Invite),
+            b"MESSAGE" => Some(Counted::Message),
+            _ => None,
+        }
+    }
 }
 
 impl Router {
@@ -57,17 +89,21 @@ impl Router {
         self.ringing.iter().map(|r| r.at + UNDELIVERED).min()
     }
 
-    fn may_invite(&mut self, now: Instant, sender: NodeId) -> bool {
+    fn may_send(&mut self, now: Instant, sender: NodeId, what: Counted) -> bool {
         if self.senders.len() >= SENDERS_MAX {
-            self.senders.retain(|_, bucket| !bucket.is_full(now));
+            self.senders.retain(|_, sender| !(sender.invites.is_full(now) && sender.messages.is_full(now)));
         }
         if self.senders.len() >= SENDERS_MAX && !self.senders.contains_key(&sender) {
             return false;
         }
-        self.senders
-            .entry(sender)
-            .or_insert_with(|| Bucket::new(now, INVITES_PER_S, INVITES_BURST))
-            .take(now, 1)
+        let sender = self.senders.entry(sender).or_insert_with(|| Sender {
+            invites: Bucket::new(now, INVITES_PER_S, INVITES_BURST),
+            messages: Bucket::new(now, MESSAGES_PER_S, MESSAGES_BURST),
+        });
+        match what {
+            Counted::Invite => sender.invites.take(now, 1),
+            Counted::Message => sender.messages.take(now, 1),
+        }
     }
 }
 
@@ -110,8 +146,9 @@ impl Supernode {
     }
 
     fn carry(&mut self, now: Now, origin: Origin, envelope: Envelope) {
-        let invite = envelope.message.starts_with(b"INVITE ");
-        if invite && !self.router.may_invite(now.mono, envelope.from) {
+        let counted = Counted::of(&envelope.message);
+        let invite = counted == Some(Counted::Invite);
+        if counted.is_some_and(|what| !self.router.may_send(now.mono, envelope.from, what)) {
             self.counters.sip_limited += 1;
             return self.send_back(origin, &envelope, ReturnReason::RateLimited);
         }

@@ -15,7 +15,7 @@ use yodel_wire::machine::Transport;
 use yodel_wire::time::UnixTime;
 
 use crate::keys::KeptSealing;
-use crate::limits::{DEVICE_SILENT, FIRST_FRAME, INVITES_BURST};
+use crate::limits::{DEVICE_SILENT, FIRST_FRAME, INVITES_BURST, MESSAGES_BURST};
 
 const T0: UnixTime = UnixTime::from_secs(1_800_000_000);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -120,7 +120,8 @@ impl Rig {
             credential: own,
             pending: None,
         };
-        let mut config = Config::new(vec![SocketAddr::from(([192, 0, 2, 20], 5061))], vec![]);
+        let own_addr = vec![SocketAddr::from(([192, 0, 2, 20], 5061))];
+        let mut config = Config::new(own_addr.clone(), own_addr);
         change(&mut config);
         let stored = Stored { bulletin: Some(bulletin(5, &[10, 20, 30], &[])), records: vec![] };
         let node = Supernode::new(now, keys, config, &stored, [7; 32]);
@@ -257,6 +258,8 @@ impl Rig {
 fn ready_with_a_stored_bulletin_and_dials_the_higher_member() {
     let rig = Rig::new(|_| {});
     assert_eq!(rig.events, [Event::Ready { node: node(20) }]);
+    let elsewhere = Rig::new(|config| config.advertise_udp = vec![SocketAddr::from(([192, 0, 2, 20], 5062))]);
+    assert_eq!(elsewhere.events, [], "the stored bulletin names where an earlier run was");
     let dialled: Vec<_> = rig.opened.iter().map(|(_, addr)| addr.to_string()).collect();
     assert_eq!(dialled, ["192.0.2.30:5061"], "of two members the lower dials");
 }
@@ -394,6 +397,22 @@ fn too_many_invites_go_back_and_others_pass() {
     assert_eq!(rig.returned(alice), [(INVITES_BURST, ReturnReason::RateLimited)]);
     rig.send(carol, 51, None, "INVITE sip:bob SIP/2.0", 1);
     assert_eq!(rig.returned(carol), []);
+}
+
+#[test]
+fn empty_lines_and_messages_are_counted_too() {
+    let mut rig = Rig::new(|_| {});
+    let (alice, _bob) = (rig.attach(50), rig.attach(51));
+    for number in 0..=INVITES_BURST {
+        rig.send(alice, 51, None, "\r\n\r\nINVITE sip:bob SIP/2.0", number);
+    }
+    assert_eq!(rig.returned(alice), [(INVITES_BURST, ReturnReason::RateLimited)]);
+    for number in 0..=MESSAGES_BURST {
+        rig.send(alice, 51, None, "MESSAGE sip:bob SIP/2.0", number);
+    }
+    assert_eq!(rig.returned(alice), [(MESSAGES_BURST, ReturnReason::RateLimited)]);
+    rig.send(alice, 51, None, "BYE sip:bob SIP/2.0", 1);
+    assert_eq!(rig.returned(alice), []);
 }
 
 #[test]
