@@ -9,7 +9,7 @@
 //! callee: one arrived and was believed. *alerted*: a device says, in its box, that its user sees the ring. *answered*:
 //! at the caller, a device's signed answer was checked; at the callee, the caller's ACK or first media opened, so that
 //! both know. *media*: the first sealed packet of the peer opened. Every call reaches *ended* once, with one
-//! [`Cause`](crate::cause::Cause); nothing follows it.
+//! [`Cause`]; nothing follows it.
 //!
 //! # Contract
 //!

@@ -1,7 +1,7 @@
 //! The checks of one route: when the next is due, what answers say, how the route stands (RFC 8445 §6.2.4, RFC 7675).
 //!
 //! A route goes through three phases. *Unproven*: checks with doubling pauses, at most five to a silent address.
-//! *Working*: consent checks at [`CONSENT_INTERVAL`](crate::limits::CONSENT_INTERVAL), so that the second route stays
+//! *Working*: consent checks at [`CONSENT_INTERVAL`], so that the second route stays
 //! warm and the round trip known. *Unanswered*: after a check went without answer for longer than its round trip they
 //! follow quickly; the route is in doubt from the second one on (from the first, when sound is missing too), down after
 //! five seconds, and a direct address is left alone after thirty.

@@ -49,7 +49,7 @@ impl EndpointLimits {
     pub const SERVER: EndpointLimits = EndpointLimits { links_accepted_max: 10_000 };
 }
 
-/// See the module's text. Made by [`Endpoint::bind`], consumed by [`crate::drive`].
+/// See the module's text. Made by [`Endpoint::bind`], consumed by [`crate::drive()`].
 #[derive(Debug)]
 pub struct Endpoint {
     identity: TlsIdentity,

@@ -1,6 +1,6 @@
 //! Where the machines meet the operating system: the clock ([`clock`]), one UDP socket with the demultiplexer in front
 //! of QUIC ([`endpoint`]), links over QUIC and over TLS with raw public keys, and the loop that drives a root machine
-//! ([`drive`]). What the three programs show of themselves in the same way is here too: exit codes, the ready line, the
+//! ([`drive()`]). What the three programs show of themselves in the same way is here too: exit codes, the ready line, the
 //! servers' admin socket ([`admin`]). Nothing here knows what a frame means.
 #![deny(clippy::indexing_slicing)]
 
