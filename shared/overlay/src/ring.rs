@@ -425,6 +425,10 @@ impl Ring {
             request.entry.as_deref(),
             now.unix,
         );
+        if changed {
+            // A holder that hears of something newer must not go on telling what it once fetched.
+            self.cache.remove(&request.key);
+        }
         let value = changed.then(|| self.holder.get(&request.key).map(crate::holder::Held::encode));
         (written, value.flatten())
     }

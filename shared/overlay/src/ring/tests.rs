@@ -290,15 +290,30 @@ fn the_cache_answers_for_a_minute_and_not_past_it() {
     net.read(1, &alice, false);
     net.read(1, &alice, false);
     assert_eq!(net.rings[1].counters().cached, 1);
+    net.dead[1] = true;
     net.write(0, &alice, 2);
+    net.dead[1] = false;
     let stale = net.read(1, &alice, false);
     assert_eq!(net.sequences(&alice, &stale[0]), [1], "cached");
     let fresh = net.read(1, &alice, true);
     assert_eq!(net.sequences(&alice, fresh.last().unwrap()), [2], "past the cache");
+    net.dead[1] = true;
     net.write(0, &alice, 3);
+    net.dead[1] = false;
     net.pass(crate::limits::CACHE);
     let fresh = net.read(1, &alice, false);
     assert_eq!(net.sequences(&alice, fresh.last().unwrap()), [3]);
+}
+
+#[test]
+fn a_holder_that_hears_of_a_newer_entry_drops_what_it_cached() {
+    let mut net = Net::new(3);
+    let alice = net.realm.device("alice", 1);
+    net.write(0, &alice, 1);
+    net.read(1, &alice, false);
+    net.write(0, &alice, 2);
+    let fresh = net.read(1, &alice, false);
+    assert_eq!(net.sequences(&alice, fresh.last().unwrap()), [2]);
 }
 
 #[test]
