@@ -114,6 +114,26 @@ impl Home {
     pub fn counters(&self) -> Result<Counters, LabError> {
         self.space.counters("wan0")
     }
+
+    /// Drops all UDP between the home and the internet from now on, as a firewall that somebody just set up.
+    ///
+    /// # Errors
+    /// `nft` failed.
+    pub fn shut_udp(&self) -> Result<(), LabError> {
+        self.drop_forwarded("meta l4proto udp")
+    }
+
+    /// Drops what a rule of nftables matches among the packets that this router passes on, both ways.
+    ///
+    /// # Errors
+    /// `nft` failed.
+    pub fn drop_forwarded(&self, matched: &str) -> Result<(), LabError> {
+        self.space.nft(&format!(
+            "table ip firewall {{
+               chain forward {{ type filter hook forward priority filter - 5; policy accept; {matched} drop; }}
+             }}"
+        ))
+    }
 }
 
 /// What crossed the internet from one address to another under one protocol.

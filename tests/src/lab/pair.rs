@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::realm::{Phone, befriend};
-use super::scene::{Placed, Scene, Voices, converse, folder};
-use super::{LabError, Nat};
+use super::scene::{Placed, Scene, Told, Voices, converse, folder};
+use super::{LabError, Nat, Process};
 
 /// Share of the speech that must be heard.
 pub const HEARD: f64 = 0.98;
@@ -30,7 +32,15 @@ impl Pair {
     /// # Errors
     /// Something of that failed.
     pub fn new(label: &str, first: Nat, second: Option<Nat>, options: &[&str]) -> Result<Pair, LabError> {
-        let mut scene = Scene::in_namespaces(&folder(label), false, Duration::ZERO, options)?;
+        let scene = Scene::in_namespaces(&folder(label), false, Duration::ZERO, options)?;
+        Pair::in_scene(scene, first, second)
+    }
+
+    /// The same in a realm that runs already.
+    ///
+    /// # Errors
+    /// Something of that failed.
+    pub fn in_scene(mut scene: Scene, first: Nat, second: Option<Nat>) -> Result<Pair, LabError> {
         let one = scene.home(first)?;
         let two = second.map_or(Ok(one), |nat| scene.home(nat))?;
         let alice = scene.phone(one, "alice")?;
@@ -49,6 +59,30 @@ impl Pair {
     pub fn converse(&self, options: &[&str]) -> Result<Placed, LabError> {
         converse(&self.alice, &self.bob, &self.voices, options, |_, _| Ok(()))
     }
+}
+
+/// Waits until a process has printed an event of a call that `wanted` likes, also an earlier one.
+///
+/// # Errors
+/// It did not in this time; what it printed.
+pub fn event(
+    process: &Process,
+    patience: Duration,
+    wanted: impl Fn(&Value) -> bool,
+) -> Result<Value, LabError> {
+    const STEP: Duration = Duration::from_millis(5);
+    for _ in 0..=patience.as_millis() / STEP.as_millis() {
+        let told = Told::by(process);
+        if let Some((_, event)) = told.events.iter().find(|(_, event)| wanted(event)) {
+            return Ok(event.clone());
+        }
+        if process.ended() {
+            break;
+        }
+        std::thread::sleep(STEP);
+    }
+    let said = format!("{} {}", Told::by(process).summary(), process.stderr());
+    Err(LabError::Command { command: "a call's event".into(), said })
 }
 
 /// Both sides were heard, or the test fails with what both ends told.
