@@ -320,7 +320,10 @@ impl Leg {
             self.requested.map(|at| at + REQUEST),
             self.link_lost.map(|at| at + LINK_LOST),
             self.attempt.map(|attempt| attempt.next_send),
-            self.attempt.filter(|_| self.confirmed.is_some()).map(|attempt| attempt.begun + BIND_LOST),
+            // Without a link there is nothing to fall back to, so nothing to wake up for.
+            self.attempt
+                .filter(|_| self.confirmed.is_some() && self.link_lost.is_none())
+                .map(|attempt| attempt.begun + BIND_LOST),
             self.confirmed.filter(|_| self.attempt.is_none()).map(|at| at + BIND_EVERY),
         ]
         .into_iter()

@@ -143,7 +143,10 @@ impl Rig {
     fn run(&mut self, time: Duration) {
         let until = self.now.mono + time;
         self.settle();
+        let mut turns = 0;
         loop {
+            turns += 1;
+            assert!(turns < 10_000, "a deadline does not move on");
             let deadline = self
                 .ends
                 .iter()
@@ -420,6 +423,18 @@ fn a_leg_outlives_its_link_and_comes_back() {
     rig.run(LINK_LOST + Duration::from_secs(2));
     assert_eq!(rig.server.sessions(), 0);
     assert!(rig.ends.iter().all(|end| end.leg.is_down()));
+}
+
+/// Found by seed 1 of `a_home_that_dies_at_any_moment_of_the_call_ends_nothing`: the leg asked to be woken for a
+/// fall-back that it could not take, for ever.
+#[test]
+fn a_leg_whose_supernode_is_dead_sleeps_until_it_gives_up() {
+    let mut rig = Rig::pair([Transport::Quic; 2], [true; 2]);
+    rig.ends[0].link = false;
+    rig.ends[0].udp = false;
+    rig.ends[0].leg.link_down(rig.now);
+    rig.run(LINK_LOST + Duration::from_secs(1));
+    assert!(rig.ends[0].leg.is_down());
 }
 
 #[test]
