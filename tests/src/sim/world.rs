@@ -24,6 +24,9 @@ use super::nat::{Nat, NatKind};
 /// Wall-clock time at the origin of every run: 2026-01-01T00:00:00Z.
 pub const START: UnixTime = UnixTime::from_secs(1_767_225_600);
 
+/// Timeouts of one machine within a second; above, its deadline does not move on and a real one would eat a core.
+const TIMEOUTS_MAX: u32 = 5_000;
+
 /// A node of the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeIndex(usize);
@@ -146,6 +149,8 @@ struct Node {
     life: u32,
     links: BTreeMap<LinkId, usize>,
     deadline: Option<Instant>,
+    /// Timeouts in the second that began then.
+    timeouts: (Instant, u32),
     disk: BTreeMap<(&'static str, Vec<u8>), Vec<u8>>,
     clock_skew_ms: i64,
 }
@@ -233,6 +238,7 @@ impl World {
             life: 0,
             links: BTreeMap::new(),
             deadline: None,
+            timeouts: (self.mono, 0),
             disk: BTreeMap::new(),
             clock_skew_ms: 0,
         });
@@ -399,6 +405,15 @@ impl World {
                     return;
                 }
                 node.deadline = None;
+                if self.mono.since(node.timeouts.0) >= Duration::from_secs(1) {
+                    node.timeouts = (self.mono, 0);
+                }
+                node.timeouts.1 += 1;
+                assert!(
+                    node.timeouts.1 < TIMEOUTS_MAX,
+                    "{to:?} at {} does nothing but time out",
+                    node.place.addr
+                );
                 let now = self.now_of(to);
                 if let Some(actor) = self.nodes[to.0].actor.as_mut() {
                     actor.timeout(now);
