@@ -609,7 +609,8 @@ impl Machine for Client {
             Command::RingShown(call) => self.calls.ring_shown(now, call),
             Command::Stop => {
                 for info in self.calls.list() {
-                    self.calls.hangup(now, info.call);
+                    // Also one that would wait for its ACK.
+                    while self.calls.hangup(now, info.call) {}
                 }
                 self.publisher.withdraw(now);
                 self.stopping = Some(now.mono + FAREWELL);

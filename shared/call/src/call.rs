@@ -246,9 +246,13 @@ impl Calls {
         true
     }
 
-    /// Ends a call in any state. False when there is no such call.
+    /// Ends a call in any state. False when there is no such call. One that was just accepted here ends when the caller
+    /// knows of the answer, within two seconds; a second call of this ends it at once.
     pub fn hangup(&mut self, now: Now, call: CallId) -> bool {
         let Some(call) = self.calls.get_mut(&call).filter(|call| !call.is_over()) else { return false };
+        if call.leave(now) {
+            return true;
+        }
         let cause = if call.rings_here() { Cause::PeerDeclined } else { Cause::LocalHangup };
         call.end(now, &mut self.device, cause, "");
         self.pump(now, None);

@@ -20,7 +20,7 @@ use crate::event::{
     CallEvent, CallId, CallInfo, CallsOutput, Direction, EncryptedTo, Ended, LookupId, Role, State,
 };
 use crate::leg::{Leg, LegState};
-use crate::limits::{JUDGED_AFTER, LINGER, PATH_WITHIN, PLANE_LINGER};
+use crate::limits::{JUDGED_AFTER, LEAVE_WITHIN, LINGER, PATH_WITHIN, PLANE_LINGER};
 use crate::plane::PlaneEvent;
 use crate::terms::Terms;
 use crate::timeline::{Method, Refusal, Step, Timeline};
@@ -76,6 +76,8 @@ pub(crate) struct Call {
     pub(crate) gone_at: Option<Instant>,
     /// Shows nothing to the user but its end: it never rang.
     pub(crate) silent: bool,
+    /// The user hung up between its answer and the caller's word that it came.
+    leaving: bool,
 }
 
 impl Call {
@@ -107,6 +109,7 @@ impl Call {
             ended: None,
             gone_at: None,
             silent: false,
+            leaving: false,
         }
     }
 
@@ -186,6 +189,10 @@ impl Call {
         self.hang_at = self.max.map(|max| now.mono + max);
         self.note(now, Some(at), Step::CallAnswered);
         self.emit(device, now, State::Answered);
+        if self.leaving {
+            self.end(now, device, Cause::LocalHangup, "");
+            return;
+        }
         let Some(ends) = ends else {
             self.end(now, device, Cause::AudioNoDevice, "no audio for this call");
             return;
@@ -395,6 +402,19 @@ impl Call {
         }
     }
 
+    /// The user hangs up after its answer, before the caller's ACK: the BYE waits for it (RFC 3261 §15), so that both
+    /// sides agree whether there was a call. The microphone stays shut. False when there is nothing to wait for.
+    pub(crate) fn leave(&mut self, now: Now) -> bool {
+        let state = self.current.and_then(|at| self.legs.get(at)).map(|leg| leg.state);
+        if self.leaving || state != Some(LegState::Accepted) {
+            return false;
+        }
+        self.leaving = true;
+        self.audio = None;
+        self.hang_at = Some(now.mono + LEAVE_WITHIN);
+        true
+    }
+
     // The end.
 
     /// Ends the call: every leg is told as its state wants, and one cause is shown.
@@ -480,7 +500,11 @@ impl Call {
         }
         if due(self.hang_at) {
             self.hang_at = None;
-            self.end(now, device, Cause::LocalHangup, "the time set for the call is over");
+            let detail = match self.leaving {
+                true => "the caller never confirmed the answer",
+                false => "the time set for the call is over",
+            };
+            self.end(now, device, Cause::LocalHangup, detail);
         } else if due(self.path_until) {
             self.path_until = None;
             if let Some(at) = self.current {

@@ -95,6 +95,9 @@ pub const RELAY_JOINS_MAX: u32 = 6;
 /// Pause between tries to join a relay session.
 pub const RELAY_JOIN_PAUSE: Duration = Duration::from_millis(400);
 
+/// Who hangs up before the caller's ACK waits for it this long: four round trips of a slow network.
+pub const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+
 /// After the end, a leg's plane lives this long, so that BYE and its repeats still go over the media path.
 pub const PLANE_LINGER: Duration = Duration::from_millis(250);
 

@@ -74,6 +74,8 @@ pub(crate) struct Plane {
     pub(crate) was_heard: bool,
     pub(crate) mic_silent: bool,
     closed: bool,
+    /// The call is over: what is there carries the BYE, nothing new is opened.
+    leaving: bool,
     events: VecDeque<PlaneEvent>,
 }
 
@@ -113,6 +115,7 @@ impl Plane {
             was_heard: false,
             mic_silent: false,
             closed: false,
+            leaving: false,
             events: VecDeque::new(),
         }
     }
@@ -299,6 +302,7 @@ impl Plane {
 
     /// Ends the audio and tells the peer over the media path too.
     pub(crate) fn bye(&mut self, now: Now, reason: u8) {
+        self.leaving = true;
         self.probe = None;
         if let Some(session) = &mut self.session {
             session.send_bye(now, reason);

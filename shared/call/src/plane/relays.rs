@@ -35,7 +35,7 @@ pub(super) enum RelayWay {
 impl Plane {
     /// The caller's: opens a session at the first home that has none yet and was not tried.
     pub(crate) fn open_relay(&mut self, now: Now, device: &mut Device) {
-        if self.relays.len() >= RELAYS_MAX || self.closed {
+        if self.relays.len() >= RELAYS_MAX || self.closed || self.leaving {
             return;
         }
         let tried = |node: NodeId| self.relays.values().any(|relay| relay.node == node);
@@ -54,7 +54,7 @@ impl Plane {
 
     pub(super) fn join(&mut self, now: Now, device: &mut Device, realm: &Realm, node: NodeId, token: Token) {
         let known = self.relays.values().any(|relay| relay.token == token);
-        if known || self.relays.len() >= RELAYS_MAX || self.closed {
+        if known || self.relays.len() >= RELAYS_MAX || self.closed || self.leaving {
             return;
         }
         // The address comes from the bulletin, never from the peer.
