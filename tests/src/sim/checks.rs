@@ -1,5 +1,6 @@
 //! What must hold at the end of every run, whatever happened in it.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use yodel::command::{CallId, Direction, State};
@@ -91,6 +92,20 @@ pub fn heard_share(realm: &SimRealm, from: PhoneIndex, to: PhoneIndex) -> f64 {
     let spoken = realm[from].ears.last().map_or(0, |ear| ear.sound().captured);
     let heard = realm[to].ears.last().map_or(0, |ear| ear.sound().heard_of(voice));
     if spoken == 0 { 0.0 } else { heard as f64 / spoken as f64 }
+}
+
+/// The timelines of all calls of these phones, to say why a run failed.
+pub fn stories(realm: &mut SimRealm, phones: &[PhoneIndex]) -> String {
+    let mut told = String::new();
+    for phone in phones {
+        for call in realm[*phone].calls() {
+            let _ = writeln!(told, "{} {call}: {:?}", realm[*phone].aor, realm[*phone].states(call));
+            for step in realm.why(*phone, call).steps {
+                let _ = writeln!(told, "  {:>8.1} ms  {}", step.t.as_secs_f64() * 1e3, step.text);
+            }
+        }
+    }
+    told
 }
 
 /// How many seeds a test of races runs: `YODEL_SEEDS`, or many when optimised, some otherwise.
