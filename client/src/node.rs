@@ -282,6 +282,9 @@ impl Client {
             FrameKind::RevokedPage => {
                 let _ = self.realm.accept_revoked_page(&frame.body, now.unix);
             }
+            FrameKind::Enrolled | FrameKind::LoginRefused => {
+                self.renewal.handle_home_frame(now, frame, &mut self.realm);
+            }
             // Everything else has no place on a phone's link to its home; a home that sends it gains nothing.
             _ => {}
         }
@@ -385,6 +388,12 @@ impl Client {
                 moved = true;
                 match output {
                     RenewalOutput::Link(link, action) => self.outputs.push_back(Output::Link(link, action)),
+                    RenewalOutput::ThroughHome(frame) => {
+                        let home = self.homes.warm().first().map(|home| home.node);
+                        if !home.is_some_and(|home| self.homes.write(home, frame)) {
+                            self.renewal.no_home(now);
+                        }
+                    }
                     RenewalOutput::Renewed(renewed) => self.renewed(now, *renewed),
                     RenewalOutput::Store(pending) => {
                         self.store(SELF, PENDING, pending);

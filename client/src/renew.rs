@@ -1,7 +1,8 @@
-//! The next credential: asked of the login server from 24 h on, with a new sealing key, over a link of its own.
+//! The next credential: asked of the login server from 24 h on, with a new sealing key, over a link of its own, or
+//! through a home where the login server cannot be reached.
 //!
 //! Contract: [`Renewal::set_servers`] with resolved addresses, [`Renewal::handle_link`] with the events of every link
-//! that is no home's, [`Renewal::committed`] when what [`RenewalOutput::Store`] asked for is stored,
+//! that is no home's, [`Renewal::handle_home_frame`] with a home's answers, [`Renewal::committed`] when what [`RenewalOutput::Store`] asked for is stored,
 //! [`Renewal::handle_timeout`] at [`Renewal::deadline`]; drain [`Renewal::poll_output`].
 //!
 //! The request is stored before it is sent, and repeated byte for byte until it is answered: the login server gives the
@@ -44,6 +45,8 @@ pub struct Renewed {
 pub enum RenewalOutput {
     /// Open, write to or close a link.
     Link(LinkId, LinkAction),
+    /// Have a home carry this; when there is none, call [`Renewal::no_home`].
+    ThroughHome(Frame),
     /// Keep this under [`PENDING`], then call [`Renewal::committed`].
     Store(Vec<u8>),
     /// Done.
@@ -59,6 +62,13 @@ struct Pending {
     stored: bool,
 }
 
+/// How the present try goes, if there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Link(LinkId),
+    Home,
+}
+
 /// See the module's text.
 pub struct Renewal {
     root: SigningKey,
@@ -68,7 +78,7 @@ pub struct Renewal {
     credential: Credential,
     record: AccountRecord,
     pending: Option<Pending>,
-    link: Option<(LinkId, Instant)>,
+    way: Option<(Way, Instant)>,
     next_try: Option<Instant>,
     rng: ChaCha20Rng,
     outputs: VecDeque<RenewalOutput>,
@@ -92,7 +102,7 @@ impl Renewal {
             credential,
             record,
             pending: None,
-            link: None,
+            way: None,
             next_try: None,
             rng: ChaCha20Rng::from_seed(seed),
             outputs: VecDeque::new(),
@@ -120,7 +130,7 @@ impl Renewal {
 
     /// A home says that the credential is not valid: do not wait for its date.
     pub fn hurry(&mut self, now: Now) {
-        if self.link.is_none() {
+        if self.way.is_none() {
             let pause = self.next_try.map_or(now.mono, |at| at.min(now.mono + RENEWAL_RETRY));
             self.next_try = Some(pause);
         }
@@ -128,7 +138,7 @@ impl Renewal {
 
     /// Something happened on a link that may be this one's.
     pub fn handle_link(&mut self, now: Now, link: LinkId, event: LinkEvent, realm: &mut Realm) {
-        if self.link.is_none_or(|(own, _)| own != link) {
+        if self.way.is_none_or(|(way, _)| way != Way::Link(link)) {
             return;
         }
         match event {
@@ -136,43 +146,63 @@ impl Renewal {
                 // Perhaps a newer statement names it; the hello brings one, and nothing is sent before it verified.
             }
             LinkEvent::Opened(_) => {}
-            LinkEvent::Frame(frame) => self.frame(now, link, &frame, realm),
+            LinkEvent::Frame(frame) if frame.kind == FrameKind::LoginHello => {
+                let believed = LoginHello::decode(&frame.body)
+                    .is_ok_and(|hello| realm.accept_statement(&hello.statement, now.unix).is_ok());
+                match self.request().filter(|_| believed) {
+                    Some(request) => {
+                        self.outputs.push_back(RenewalOutput::Link(link, LinkAction::Write(request)));
+                    }
+                    None => self.failed(now),
+                }
+            }
+            LinkEvent::Frame(frame) => self.answer(now, &frame, realm),
             LinkEvent::Closed(_) => {
-                self.link = None;
-                self.again(now);
+                self.way = None;
+                self.through_home(now);
             }
         }
     }
 
-    fn frame(&mut self, now: Now, link: LinkId, frame: &Frame, realm: &mut Realm) {
+    /// A home handed over what the login server says. Ignored unless something was asked through one.
+    pub fn handle_home_frame(&mut self, now: Now, frame: &Frame, realm: &mut Realm) {
+        if self.way.is_some_and(|(way, _)| way == Way::Home) {
+            self.answer(now, frame, realm);
+        }
+    }
+
+    /// There was no home to carry [`RenewalOutput::ThroughHome`].
+    pub fn no_home(&mut self, now: Now) {
+        if self.way.is_some_and(|(way, _)| way == Way::Home) {
+            self.failed(now);
+        }
+    }
+
+    fn request(&self) -> Option<Frame> {
+        let pending = self.pending.as_ref().filter(|pending| pending.stored)?;
+        Some(Frame::new(FrameKind::Renew, pending.request.clone()))
+    }
+
+    fn answer(&mut self, now: Now, frame: &Frame, realm: &mut Realm) {
         match frame.kind {
-            FrameKind::LoginHello => {
-                let believed = LoginHello::decode(&frame.body)
-                    .is_ok_and(|hello| realm.accept_statement(&hello.statement, now.unix).is_ok());
-                match &self.pending {
-                    Some(pending) if believed && pending.stored => {
-                        let request = Frame::new(FrameKind::Renew, pending.request.clone());
-                        self.outputs.push_back(RenewalOutput::Link(link, LinkAction::Write(request)));
-                    }
-                    Some(_) | None => self.close(now, link),
-                }
-            }
             FrameKind::Enrolled => {
-                if let Some(renewed) = self.enrolled(now, frame, realm) {
-                    self.credential = renewed.credential.clone();
-                    self.record = renewed.record.clone();
-                    self.pending = None;
-                    self.outputs.push_back(RenewalOutput::Store(Vec::new()));
-                    // A further device gets the account's record from the login server and signs the next version.
-                    let offer = AccountRecordOffer { record: renewed.record.bytes().to_vec() };
-                    self.outputs.push_back(RenewalOutput::Link(link, LinkAction::Write(offer.frame())));
-                    self.outputs.push_back(RenewalOutput::Renewed(Box::new(renewed)));
-                    self.outputs.push_back(RenewalOutput::Link(link, LinkAction::Close));
-                    self.link = None;
-                    self.schedule(now);
-                } else {
-                    self.close(now, link);
+                let Some(renewed) = self.enrolled(now, frame, realm) else { return self.failed(now) };
+                self.credential = renewed.credential.clone();
+                self.record = renewed.record.clone();
+                self.pending = None;
+                self.outputs.push_back(RenewalOutput::Store(Vec::new()));
+                // A further device gets the account's record from the login server and signs the next version.
+                let offer = AccountRecordOffer { record: renewed.record.bytes().to_vec() }.frame();
+                match self.way.take() {
+                    Some((Way::Link(link), _)) => {
+                        self.outputs.push_back(RenewalOutput::Link(link, LinkAction::Write(offer)));
+                        self.outputs.push_back(RenewalOutput::Link(link, LinkAction::Close));
+                    }
+                    Some((Way::Home, _)) => self.outputs.push_back(RenewalOutput::ThroughHome(offer)),
+                    None => {}
                 }
+                self.outputs.push_back(RenewalOutput::Renewed(Box::new(renewed)));
+                self.schedule(now);
             }
             FrameKind::LoginRefused => {
                 let refused = LoginRefused::decode(&frame.body).map(|refused| refused.refusal);
@@ -181,10 +211,10 @@ impl Renewal {
                     self.pending = None;
                     self.outputs.push_back(RenewalOutput::Store(Vec::new()));
                 }
-                self.close(now, link);
+                self.failed(now);
             }
             // What has no place here.
-            _ => self.close(now, link),
+            _ => self.failed(now),
         }
     }
 
@@ -231,12 +261,19 @@ impl Renewal {
 
     /// The credential's time has come, or a try took too long.
     pub fn handle_timeout(&mut self, now: Now, links: &mut LinkIds) {
-        if let Some((link, since)) = self.link
+        if let Some((way, since)) = self.way
             && now.mono.since(since) >= RENEWAL_PATIENCE
         {
-            self.close(now, link);
+            match way {
+                Way::Link(link) => {
+                    self.outputs.push_back(RenewalOutput::Link(link, LinkAction::Close));
+                    self.way = None;
+                    self.through_home(now);
+                }
+                Way::Home => self.failed(now),
+            }
         }
-        if self.next_try.is_none_or(|at| at > now.mono) || self.link.is_some() {
+        if self.next_try.is_none_or(|at| at > now.mono) || self.way.is_some() {
             return;
         }
         self.next_try = None;
@@ -247,13 +284,25 @@ impl Renewal {
             return;
         }
         let Some(addr) = self.servers.get(self.next_server % self.servers.len().max(1)).copied() else {
-            return self.again(now);
+            // Its name does not resolve here; at a home it may.
+            return self.through_home(now);
         };
         self.next_server += 1;
         let link = links.draw();
-        self.link = Some((link, now.mono));
+        self.way = Some((Way::Link(link), now.mono));
         let target = LinkTarget { addr, transport: Transport::Tls, key: None };
         self.outputs.push_back(RenewalOutput::Link(link, LinkAction::Open(target)));
+    }
+
+    /// The login server did not answer from here.
+    fn through_home(&mut self, now: Now) {
+        match self.request() {
+            Some(request) => {
+                self.way = Some((Way::Home, now.mono));
+                self.outputs.push_back(RenewalOutput::ThroughHome(request));
+            }
+            None => self.again(now),
+        }
     }
 
     fn prepare(&mut self, now: Now) -> bool {
@@ -267,9 +316,11 @@ impl Renewal {
         true
     }
 
-    fn close(&mut self, now: Now, link: LinkId) {
-        self.outputs.push_back(RenewalOutput::Link(link, LinkAction::Close));
-        self.link = None;
+    /// This try has ended without a credential.
+    fn failed(&mut self, now: Now) {
+        if let Some((Way::Link(link), _)) = self.way.take() {
+            self.outputs.push_back(RenewalOutput::Link(link, LinkAction::Close));
+        }
         self.again(now);
     }
 
@@ -287,7 +338,7 @@ impl Renewal {
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        match self.link {
+        match self.way {
             Some((_, since)) => Some(since + RENEWAL_PATIENCE),
             None => self.next_try,
         }

@@ -168,7 +168,9 @@ impl LoginServer {
             self.realm.verify_account_record(&offer.record, now.unix).map_err(|_| Refusal::Proof)?;
         let name = record.account.user.clone();
         let account = self.state.accounts.get(&name).ok_or(Refusal::Proof)?;
-        if account.root != record.root || account.device_of_key(&link.key).is_none() {
+        // From the device itself or through a home: who signed it is what counts, this keeps passers-by out.
+        let home = || self.state.supernodes.values().any(|node| node.issued.credential.key == link.key);
+        if account.root != record.root || (account.device_of_key(&link.key).is_none() && !home()) {
             return Err(Refusal::Proof);
         }
         if self.state.is_held(&Held::Account(name.clone())) {

@@ -194,6 +194,7 @@ impl Supernode {
             Role::Device(node) => self.device_link_closed(now, node, id),
             Role::Dialing(node) | Role::Member(node) => self.member_link_closed(now, node, id),
             Role::Login => self.login_closed(now),
+            Role::Errand => self.errand_closed(id),
         }
     }
 
@@ -214,6 +215,7 @@ impl Supernode {
                 Role::Waiting => stale(link.opened, crate::limits::FIRST_FRAME),
                 Role::Device(_) => stale(link.heard, crate::limits::DEVICE_SILENT),
                 Role::Dialing(_) => stale(link.opened, crate::limits::MEMBER_DIAL),
+                Role::Errand => stale(link.opened, crate::limits::ERRAND),
                 Role::Member(_) => {
                     link.ping.is_some_and(|(_, sent)| stale(sent, crate::limits::MEMBER_SILENT))
                 }

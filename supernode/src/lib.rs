@@ -5,6 +5,7 @@
 //! * `home`: devices attached here, and every link's first frames.
 //! * `peers`: links to the other members.
 //! * `login`: the link to the login server: bulletins, readiness, renewal.
+//! * `errand`: what devices ask of the login server through here.
 //! * `route`: SIP between devices and homes.
 //! * `echo`: the account that sends back what it hears.
 //! * [`keys`]: what must be kept secret, and its file.
@@ -15,6 +16,7 @@ pub mod admin;
 pub mod config;
 mod echo;
 pub mod enrol;
+mod errand;
 mod home;
 pub mod keys;
 pub mod limits;

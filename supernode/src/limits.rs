@@ -66,6 +66,10 @@ pub const LOGIN_PING: Duration = Duration::from_secs(15);
 /// A login server that does not answer for so long has no link.
 pub const LOGIN_SILENT: Duration = Duration::from_secs(10);
 
+/// Errands for devices that cannot reach the login server, at once; one more is told to come back.
+pub const ERRANDS_MAX: usize = 32;
+/// How long an errand may take: three frames there and back, and a login server that is busy.
+pub const ERRAND: Duration = Duration::from_secs(15);
 /// How often renewal is asked for when it failed.
 pub const RENEW_RETRY: Duration = Duration::from_secs(600);
 

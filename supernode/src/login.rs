@@ -46,23 +46,27 @@ impl Login {
 impl Supernode {
     /// Opens the link when it is time.
     pub(crate) fn open_login(&mut self, now: Now) {
-        let Some(statement) = self.realm.statement() else { return };
         if self.login.link.is_some() || now.mono < self.login.next_open || self.stopping {
             return;
         }
-        let (addrs, keys) = (self.login.addrs.len(), statement.tls_keys.len());
         let attempt = self.login.attempts;
         self.login.next_open = now.mono + LOGIN_BACKOFF;
-        let Some(addr) = self.login.addrs.get(attempt % addrs.max(1)).copied() else { return };
-        let Some(key) = statement.tls_keys.get(attempt / addrs.max(1) % keys.max(1)).map(|key| key.0) else {
-            return;
-        };
+        let Some((addr, key)) = self.login_target(attempt) else { return };
         self.login.attempts = attempt.wrapping_add(1);
         let id = self.draw_link();
         self.login.link = Some(id);
         self.login.greeted = false;
         self.links.insert(id, Link::new(now.mono, Role::Login));
         self.act(id, LinkAction::Open(LinkTarget { addr, transport: Transport::Tls, key: Some(key) }));
+    }
+
+    /// Where the login server is tried the n-th time, and the key it must have.
+    pub(crate) fn login_target(&self, attempt: usize) -> Option<(SocketAddr, [u8; 32])> {
+        let statement = self.realm.statement()?;
+        let (addrs, keys) = (self.login.addrs.len(), statement.tls_keys.len());
+        let addr = self.login.addrs.get(attempt % addrs.max(1))?;
+        let key = statement.tls_keys.get(attempt / addrs.max(1) % keys.max(1))?;
+        Some((*addr, key.0))
     }
 
     /// The link ended, or never came to be.

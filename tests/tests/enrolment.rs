@@ -6,14 +6,17 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use yodel::homes::LinkIds;
+use yodel::renew::{Renewal as PhoneRenewal, RenewalOutput};
 use yodel::sign_in::{SignIn, SignInError, SignInRequest, SignedIn};
+use yodel_identity::account::AccountRecord;
 use yodel_identity::bulletin::{Bulletin, BulletinWanted};
 use yodel_identity::credential::Credential;
 use yodel_identity::invitation::Invitation;
 use yodel_identity::keys::{SealingKey, SigningKey};
 use yodel_identity::login::{
-    Body, Enrolled, LoginRefused, LoginResponse, LoginStart, Refusal, Renewal, RenewalFields, SupernodeEnrol,
-    SupernodeEnrolled, SupernodeState,
+    AccountRecordOffer, Body, Enrolled, LoginRefused, LoginResponse, LoginStart, Refusal, Renewal,
+    RenewalFields, SupernodeEnrol, SupernodeEnrolled, SupernodeState,
 };
 use yodel_identity::name::{Aor, RealmName};
 use yodel_identity::realm::{CredentialError, Realm};
@@ -440,6 +443,56 @@ fn renewal_is_proved_by_the_key_alone_and_repeats_gain_nothing() {
     world.pass(Duration::from_secs(1));
     let late = renew(&keys.device, &renewed, 4, world.now.unix);
     assert_eq!(refusal(&world.ask(link, late.frame())), Refusal::Revoked);
+}
+
+#[test]
+fn a_phone_that_cannot_reach_the_login_server_renews_through_its_home() {
+    let mut world = World::new();
+    let invitation = world.invite(None, "user", 1);
+    let keys = world.sign_in("alice@example.net", &invitation, "right", 10).unwrap().keys;
+    let (home, _, _) = world.supernode(61, "198.51.100.7:5000");
+    world.pass(Duration::from_secs(26 * 3_600));
+    let errand = world.open(&home);
+    let mut realm = keys.realm(world.now.unix).unwrap();
+    let key = |key: &SigningKey| SigningKey::from_seed(*key.seed());
+    let (root, device) = (key(&keys.root), key(&keys.device));
+    let mut renewal =
+        PhoneRenewal::new(world.now, root, device, keys.credential.clone(), keys.record.clone(), [5; 32]);
+    renewal.set_servers(vec!["198.51.100.1:4433".parse().unwrap()]);
+    let mut links = LinkIds::default();
+    let mut renewed = None;
+    renewal.handle_timeout(world.now, &mut links);
+    while let Some(output) = renewal.poll_output() {
+        match output {
+            RenewalOutput::Store(pending) => {
+                if !pending.is_empty() {
+                    renewal.committed(world.now);
+                    renewal.handle_timeout(world.now, &mut links);
+                }
+            }
+            // Its own way is shut.
+            RenewalOutput::Link(link, LinkAction::Open(_)) => {
+                let closed = LinkEvent::Closed(LinkClosed::Unreachable);
+                renewal.handle_link(world.now, link, closed, &mut realm);
+            }
+            RenewalOutput::Link(..) => panic!("no link is open"),
+            RenewalOutput::ThroughHome(frame) => {
+                let answer = world.ask(errand, frame);
+                renewal.handle_home_frame(world.now, &answer, &mut realm);
+            }
+            RenewalOutput::Renewed(done) => renewed = Some(done),
+        }
+    }
+    let renewed = renewed.unwrap();
+    assert_eq!(renewed.credential.sealing, renewed.sealing.public());
+    assert!(renewed.credential.not_after > keys.credential.not_after);
+    assert!(renewed.record.version > keys.record.version);
+    // The login server keeps the new device list too: the same again is no news to it, an older one is.
+    let offer = |record: &AccountRecord| AccountRecordOffer { record: record.bytes().to_vec() }.frame();
+    assert_eq!(world.ask(errand, offer(&renewed.record)).kind, FrameKind::AccountRecordKept);
+    assert_eq!(refusal(&world.ask(errand, offer(&keys.record))), Refusal::Record);
+    let passer_by = world.open(&SigningKey::from_seed([78; 32]));
+    assert_eq!(refusal(&world.ask(passer_by, offer(&renewed.record))), Refusal::Proof);
 }
 
 #[test]

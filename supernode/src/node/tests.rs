@@ -2,16 +2,18 @@
 
 use super::*;
 
-use yodel_identity::bulletin::{Bulletin, BulletinFields, RevokedSet, SupernodeEntry, revoked_hash};
+use yodel_identity::bulletin::{
+    Bulletin, BulletinFields, BulletinWanted, RevokedSet, SupernodeEntry, revoked_hash,
+};
 use yodel_identity::credential::{Credential, CredentialFields, IssuerId, Roles, Subject};
 use yodel_identity::keys::{SealingKey, SigningKey};
-use yodel_identity::login::{LoginHello, SupernodeEnrolled, SupernodeState};
+use yodel_identity::login::{Body, LoginHello, LoginRefused, Refusal, SupernodeEnrolled, SupernodeState};
 use yodel_identity::name::{AccountName, RealmName};
 use yodel_identity::node::OwnerTag;
 use yodel_identity::realm::{IssuerKey, RootStatement, RootStatementFields};
-use yodel_overlay::attach::{Hello, LinkRole, Refuse, Welcome};
+use yodel_overlay::attach::{Hello, LinkRole, Ping, Pong, Refuse, Welcome};
 use yodel_sip::envelope::{Envelope, Return, ReturnReason};
-use yodel_wire::machine::Transport;
+use yodel_wire::machine::{LinkPeer, Transport};
 use yodel_wire::time::UnixTime;
 
 use crate::keys::KeptSealing;
@@ -518,4 +520,45 @@ fn stun_is_answered_small_and_strays_are_counted() {
         rig.node.handle_datagram(rig.now, from, stray);
         assert!(matches!(rig.node.poll_output(), Output::Idle { .. }));
     }
+}
+
+#[test]
+fn carries_to_the_login_server_what_a_device_asks_of_it_and_ends() {
+    let mut rig = Rig::new(|_| {});
+    let server = SocketAddr::from(([198, 51, 100, 9], 4433));
+    let alice = rig.attach(50);
+    let renew = || Frame::new(FrameKind::Renew, b"signed by the device".to_vec());
+    let refused = |rig: &mut Rig| LoginRefused::decode(&rig.said(alice, FrameKind::LoginRefused)[0]).unwrap();
+    rig.frame(alice, renew());
+    assert_eq!(refused(&mut rig).refusal, Refusal::Unavailable, "nobody knows where the login server is");
+
+    rig.node.handle_command(rig.now, Command::LoginServers(vec![server]));
+    rig.drain();
+    rig.opened.clear();
+    rig.frame(alice, renew());
+    rig.frame(alice, renew());
+    let [(errand, addr)] = rig.opened[..] else { panic!("one link for one errand: {:?}", rig.opened) };
+    assert_eq!(addr, server);
+    rig.link(errand, 3);
+    assert_eq!(rig.said(errand, FrameKind::Renew).len(), 0, "the server speaks first");
+    let hello = LoginHello { statement: statement().bytes().to_vec(), time: rig.now.unix };
+    rig.frame(errand, hello.frame());
+    assert_eq!(rig.said(errand, FrameKind::Renew), [b"signed by the device"]);
+    rig.frame(errand, Frame::new(FrameKind::Enrolled, b"signed by the issuer".to_vec()));
+    assert_eq!(rig.said(alice, FrameKind::Enrolled), [b"signed by the issuer"]);
+    rig.frame(alice, Frame::new(FrameKind::AccountRecord, b"signed by the account".to_vec()));
+    assert_eq!(rig.said(errand, FrameKind::AccountRecord), [b"signed by the account"]);
+    rig.frame(errand, Frame::new(FrameKind::AccountRecordKept, vec![]));
+    assert!(rig.closed.contains(&errand) && rig.said(alice, FrameKind::AccountRecordKept).len() == 1);
+
+    // A login server that never answers, and one that is somebody else.
+    rig.frame(alice, renew());
+    let (silent, _) = *rig.opened.last().unwrap();
+    rig.link(silent, 3);
+    rig.pass(crate::limits::ERRAND + SWEEP);
+    assert!(rig.closed.contains(&silent));
+    rig.frame(alice, renew());
+    let (false_one, _) = *rig.opened.last().unwrap();
+    rig.link(false_one, 99);
+    assert!(rig.closed.contains(&false_one) && false_one != silent);
 }
