@@ -6,7 +6,7 @@ use yodel_identity::name::Aor;
 use yodel_identity::node::NodeId;
 use yodel_identity::realm::Realm;
 use yodel_overlay::record::ContactEntry;
-use yodel_overlay::verify::LookupResult;
+use yodel_overlay::verify::{LookupResult, verify_entry};
 use yodel_sip::dialog::Dialog;
 use yodel_sip::envelope::ReturnReason;
 use yodel_sip::message::Response;
@@ -126,6 +126,7 @@ impl Call {
             return;
         }
         self.root = Some(account.root);
+        self.account = Some(Box::new(account.clone()));
         self.verified = pinned.is_some();
         for entry in entries {
             let Some(credential) = account.device(entry.device) else { continue };
@@ -263,7 +264,7 @@ impl Call {
         } else if status.is_success() {
             self.answered(now, device, realm, at, sealed);
         } else {
-            self.failed(now, device, at, status, sealed);
+            self.failed(now, device, realm, at, status, sealed);
         }
     }
 
@@ -344,7 +345,15 @@ impl Call {
         self.up(now, device, at);
     }
 
-    fn failed(&mut self, now: Now, device: &mut Device, at: usize, status: Status, sealed: &Sealed) {
+    fn failed(
+        &mut self,
+        now: Now,
+        device: &mut Device,
+        realm: &Realm,
+        at: usize,
+        status: Status,
+        sealed: &Sealed,
+    ) {
         let told = sealed.cause.map(Cause::from_peer);
         let Some(leg) = self.legs.get_mut(at) else { return };
         if leg.is_over() {
@@ -363,15 +372,29 @@ impl Call {
             Status::BUSY_HERE => Cause::PeerBusy,
             Status::DECLINE => told.unwrap_or(Cause::PeerDeclined),
             Status::NOT_ACCEPTABLE_HERE => Cause::TrustDowngrade,
-            // Our entry was old: read anew, and dial what is found.
+            // Our entry was old: the device says which is not, or the records are read anew.
             Status::TEMPORARILY_UNAVAILABLE if sealed.cause.is_none() => Cause::PeerOffline,
             Status::FORBIDDEN => Cause::PolicyUnknownCaller,
             _ => told.filter(|cause| !cause.is_hangup()).unwrap_or(Cause::PeerNoAnswer),
         };
         leg.outcome = Some(cause);
+        if cause == Cause::PeerOffline {
+            self.take_entry(now, device, realm, at, &sealed.body);
+        }
         match cause {
             Cause::PeerDeclined | Cause::PolicyUnknownCaller => self.end(now, device, cause, ""),
             _ => self.settle(now, device),
+        }
+    }
+
+    /// The contact entry with which a device refused an invitation to an earlier start of it: dialled at once, since a
+    /// home that gave the old one would give it again.
+    fn take_entry(&mut self, now: Now, device: &mut Device, realm: &Realm, at: usize, bytes: &[u8]) {
+        let Some(account) = self.account.clone().filter(|_| !bytes.is_empty()) else { return };
+        let node = self.legs.get(at).map(|leg| leg.peer.node);
+        match verify_entry(realm, &account, bytes, now.unix) {
+            Some(entry) if node == Some(entry.device) => self.found(now, device, &account, &[entry]),
+            Some(_) | None => self.refuse(now, Some(at), Refusal::Malformed),
         }
     }
 

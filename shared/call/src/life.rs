@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use yodel_identity::account::AccountRecord;
 use yodel_identity::keys::PublicKey;
 use yodel_identity::name::Aor;
 use yodel_identity::node::NodeId;
@@ -50,6 +51,8 @@ pub(crate) struct Call {
     pub(crate) direction: Direction,
     pub(crate) peer: Aor,
     pub(crate) root: Option<PublicKey>,
+    /// Caller: the peer's record as read.
+    pub(crate) account: Option<Box<AccountRecord>>,
     pub(crate) verified: bool,
     pub(crate) phase: Phase,
     pub(crate) timeline: Timeline,
@@ -88,6 +91,7 @@ impl Call {
             direction,
             peer,
             root: None,
+            account: None,
             verified: false,
             phase: Phase::Resolving,
             timeline: Timeline::new(now.mono),
