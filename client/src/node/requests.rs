@@ -131,10 +131,18 @@ impl Client {
         let (info, ended) =
             self.history.find(call).ok_or_else(|| Failure::new(Exit::Failed, "no call is remembered"))?;
         let entries = self.calls.timeline(info.call).map(|timeline| timeline.entries()).unwrap_or_default();
-        let steps = entries
-            .iter()
-            .map(|entry| WhyStep { t: entry.at, device: entry.device, text: entry.step.to_string() })
-            .collect();
+        let own = entries.iter().map(|entry| WhyStep {
+            t: entry.at,
+            device: entry.device,
+            text: entry.step.to_string(),
+        });
+        let strays = self.calls.meanwhile(info.call).into_iter().map(|entry| WhyStep {
+            t: entry.at,
+            device: entry.device,
+            text: format!("{} (of no call)", entry.step),
+        });
+        let mut steps: Vec<WhyStep> = own.chain(strays).collect();
+        steps.sort_by_key(|step| step.t);
         Ok(Reply::Why(Why { info: info.clone(), ended: ended.cloned(), steps }))
     }
 

@@ -61,9 +61,9 @@ use crate::event::{
 };
 use crate::inbound::Answering;
 use crate::life::Call;
-use crate::limits::{CALLS_KEPT_MAX, REPORTS_MAX};
+use crate::limits::{CALLS_KEPT_MAX, REPORTS_MAX, STRAY_AROUND};
 use crate::message::Messages;
-use crate::timeline::Timeline;
+use crate::timeline::{Entry, Step, Timeline};
 
 /// See the module's text.
 pub struct Calls {
@@ -363,6 +363,20 @@ impl Calls {
     pub fn timeline(&self, call: CallId) -> Option<&Timeline> {
         let running = self.calls.get(&call).map(|call| &call.timeline);
         running.or_else(|| self.ended.iter().find(|(id, _)| *id == call).map(|(_, timeline)| timeline))
+    }
+
+    /// What came around the time of a call and belongs to none, with why it was refused: a forged message often names
+    /// no call, or one whose INVITE is still on its way.
+    pub fn meanwhile(&self, call: CallId) -> Vec<Entry> {
+        let Some(timeline) = self.timeline(call) else { return Vec::new() };
+        let ended = timeline.entries().last().filter(|entry| matches!(entry.step, Step::Ended(_)));
+        let from = timeline.started();
+        let until = ended.map(|entry| from + entry.at + STRAY_AROUND);
+        let strays = self.stray.entries().iter().map(|entry| (self.stray.started() + entry.at, entry));
+        strays
+            .filter(|(at, _)| *at + STRAY_AROUND >= from && until.is_none_or(|until| *at <= until))
+            .map(|(at, entry)| Entry { at: at.since(from), ..entry.clone() })
+            .collect()
     }
 
     /// What came and belongs to no call, with why it was refused.

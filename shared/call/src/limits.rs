@@ -14,6 +14,10 @@ pub const LEGS_MAX: usize = 8;
 /// Ended calls whose timeline is kept for `why`. The oldest goes first.
 pub const REPORTS_MAX: usize = 32;
 
+/// What came this long before a call or after it and belonged to none is told with it: a copy of its INVITE, say, that
+/// somebody kept for a while.
+pub const STRAY_AROUND: Duration = Duration::from_secs(10);
+
 /// Steps in one timeline. A call of an hour with many path changes has fewer; the middle is dropped.
 pub const TIMELINE_ENTRIES_MAX: usize = 256;
 
