@@ -5,9 +5,9 @@
 //! settled result; a found one may come before it, so that a call can start with the first valid answer.
 //!
 //! The first home is asked, the second 300 ms later. "No such account" from one home is asked of the other too: one
-//! lying home must not make an account vanish.
+//! lying home must not make an account vanish, however often it says so.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use yodel_identity::name::Aor;
 use yodel_identity::node::NodeId;
@@ -46,10 +46,12 @@ struct Pending {
     past_cache: bool,
     began: Instant,
     asked: Vec<NodeId>,
-    /// Homes that said there is no such account, or that they cannot tell.
-    none: usize,
-    unreachable: usize,
-    found: bool,
+    /// Homes that said there is no such account. Each counts once, whatever it repeats.
+    none: BTreeSet<NodeId>,
+    /// Homes that said they cannot tell.
+    unreachable: BTreeSet<NodeId>,
+    /// What was found last, while it is not settled.
+    found: Option<LookupResult>,
 }
 
 /// See the module's text.
@@ -96,9 +98,9 @@ impl Lookups {
                 past_cache,
                 began: now.mono,
                 asked: Vec::new(),
-                none: 0,
-                unreachable: 0,
-                found: false,
+                none: BTreeSet::new(),
+                unreachable: BTreeSet::new(),
+                found: None,
             },
         );
         self.ask_next(self.next);
@@ -122,7 +124,7 @@ impl Lookups {
         let result = LookupResult::from_answer(realm, &pending.key, answer, now.unix);
         match &result {
             LookupResult::Found { settled, .. } => {
-                pending.found = true;
+                pending.found = Some(result.clone());
                 let asker = pending.asker.clone();
                 if *settled {
                     self.pending.remove(&answer.id);
@@ -130,11 +132,11 @@ impl Lookups {
                 self.outputs.push_back(LookupsOutput::Result(asker, result));
                 return;
             }
-            LookupResult::NoSuchAccount => pending.none += 1,
-            LookupResult::Unreachable => pending.unreachable += 1,
-        }
-        let all_heard = pending.none + pending.unreachable >= self.homes.len().min(2);
-        if all_heard && !pending.found {
+            LookupResult::NoSuchAccount => pending.none.insert(home),
+            LookupResult::Unreachable => pending.unreachable.insert(home),
+        };
+        let heard = pending.none.union(&pending.unreachable).count();
+        if heard >= self.homes.len().min(2) && pending.found.is_none() {
             self.finish(answer.id);
         } else {
             self.ask_next(answer.id);
@@ -143,11 +145,18 @@ impl Lookups {
 
     fn finish(&mut self, id: u64) {
         let Some(pending) = self.pending.remove(&id) else { return };
-        if !pending.found {
-            let result =
-                if pending.none > 0 { LookupResult::NoSuchAccount } else { LookupResult::Unreachable };
-            self.outputs.push_back(LookupsOutput::Result(pending.asker, result));
-        }
+        let result = match pending.found {
+            // Whoever found it never said that nothing follows.
+            Some(LookupResult::Found { account, entries, settled: _ }) => {
+                LookupResult::Found { account, entries, settled: true }
+            }
+            // One home's "none" against another's "cannot tell" is no proof.
+            Some(_) | None if pending.none.is_empty() || !pending.unreachable.is_empty() => {
+                LookupResult::Unreachable
+            }
+            Some(_) | None => LookupResult::NoSuchAccount,
+        };
+        self.outputs.push_back(LookupsOutput::Result(pending.asker, result));
     }
 
     /// The second way, and the end of patience.
@@ -176,5 +185,76 @@ impl Lookups {
     /// The next thing to carry out.
     pub fn poll_output(&mut self) -> Option<LookupsOutput> {
         self.outputs.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use yodel_identity::keys::SigningKey;
+    use yodel_identity::name::RealmName;
+    use yodel_overlay::record::Standing;
+    use yodel_wire::time::UnixTime;
+
+    use super::*;
+
+    const LIAR: NodeId = NodeId([1; 16]);
+    const HONEST: NodeId = NodeId([2; 16]);
+
+    fn now() -> Now {
+        Now { mono: Instant::from_micros(1_000), unix: UnixTime::from_secs(1_800_000_000) }
+    }
+
+    fn realm() -> Realm {
+        Realm::new(RealmName::parse("example.net").unwrap(), SigningKey::from_seed([1; 32]).public())
+    }
+
+    fn asked(homes: &[NodeId]) -> Lookups {
+        let mut lookups = Lookups::new();
+        lookups.set_homes(homes.to_vec());
+        lookups.start(now(), Asker::Own, &Aor::parse("bob@example.net").unwrap(), false);
+        lookups
+    }
+
+    fn results(lookups: &mut Lookups) -> Vec<LookupResult> {
+        std::iter::from_fn(|| lookups.poll_output())
+            .filter_map(|output| match output {
+                LookupsOutput::Frame(..) => None,
+                LookupsOutput::Result(_, result) => Some(result),
+            })
+            .collect()
+    }
+
+    fn say(lookups: &mut Lookups, home: NodeId, standing: Standing) -> Vec<LookupResult> {
+        lookups.handle_answer(now(), &realm(), home, &Answer::empty(1, standing));
+        results(lookups)
+    }
+
+    #[test]
+    fn one_home_makes_no_account_vanish_by_repeating_itself() {
+        let mut lookups = asked(&[LIAR, HONEST]);
+        for _ in 0..3 {
+            assert_eq!(say(&mut lookups, LIAR, Standing::None), []);
+        }
+        assert_eq!(say(&mut lookups, HONEST, Standing::Unreachable), [LookupResult::Unreachable]);
+        assert_eq!(say(&mut lookups, LIAR, Standing::None), [], "it is over");
+    }
+
+    #[test]
+    fn two_homes_that_agree_are_believed_and_so_is_an_only_one() {
+        let mut lookups = asked(&[LIAR, HONEST]);
+        assert_eq!(say(&mut lookups, LIAR, Standing::None), []);
+        assert_eq!(say(&mut lookups, HONEST, Standing::None), [LookupResult::NoSuchAccount]);
+        assert_eq!(say(&mut asked(&[HONEST]), HONEST, Standing::None), [LookupResult::NoSuchAccount]);
+    }
+
+    #[test]
+    fn silence_ends_in_one_result() {
+        let mut lookups = asked(&[LIAR, HONEST]);
+        let later = Now { mono: now().mono + LOOKUP + Duration::from_millis(1), ..now() };
+        lookups.handle_timeout(later);
+        assert_eq!(results(&mut lookups), [LookupResult::Unreachable]);
+        assert_eq!(lookups.deadline(), None);
     }
 }
