@@ -15,6 +15,7 @@ use yodel_identity::name::Aor;
 use yodel_identity::node::NodeId;
 use yodel_media::AudioEnd;
 use yodel_net::Exit;
+use zeroize::Zeroizing;
 
 pub use yodel_call::cause::Cause;
 pub use yodel_call::event::{CallEvent, CallId, CallInfo, Direction, EncryptedTo, Ended, State};
@@ -35,6 +36,8 @@ pub enum Command {
     LoginServers(Vec<SocketAddr>),
     /// The ring of this incoming call reached a user interface or an auto-answer. No reply.
     RingShown(CallId),
+    /// What [`KeysChange::Pending`] asked for is on stable storage. No reply.
+    RenewalKept,
     /// End: say goodbye to homes and peers, then emit [`Event::Stopped`]. No reply.
     Stop,
 }
@@ -102,13 +105,24 @@ pub enum Event {
     Contact(ContactEvent),
     /// The device got online, or is not any more.
     Online(Online),
-    /// The login server issued the next credential: keep it and its sealing key with the other keys.
-    Renewed(Box<KeptKeys>),
+    /// The keys on disk change.
+    Keys(KeysChange),
     /// After [`Command::Stop`]: nothing follows.
     Stopped,
 }
 
-/// What a renewal changes among the keys on disk.
+/// What changes among the keys on disk. They are written whole, into their own file.
+#[derive(Debug)]
+pub enum KeysChange {
+    /// The login server issued the next credential: keep it and its sealing key; nothing is pending any more.
+    Renewed(Box<KeptKeys>),
+    /// Keep this request with the secret in it; when it is written, [`Command::RenewalKept`]. Empty: forget it.
+    Pending(Zeroizing<Vec<u8>>),
+    /// The time of a sealing key is over.
+    Wipe,
+}
+
+/// What a renewal changes.
 pub struct KeptKeys {
     /// The newest credential.
     pub credential: Credential,

@@ -12,6 +12,7 @@
 //! | 7, 8 | device's key, account's root key: secrets |
 //! | 9 | sealing keys: maps of 1 secret, 2 hash of its credential, 3 when its successor came |
 //! | 10, 11 | credential, account record |
+//! | 12 | request for the next credential and the secret in it, while it is not answered |
 
 use std::path::{Path, PathBuf};
 
@@ -30,7 +31,9 @@ use yodel_wire::codec::{DecodeError, MapReader, MapWriter, item_bytes};
 use yodel_wire::time::UnixTime;
 use zeroize::Zeroizing;
 
+use crate::command::{KeptKeys, KeysChange};
 use crate::node::Installation;
+use crate::renew::PENDING_BYTES_MAX;
 
 /// Most sealing keys that are kept: a renewal a day for ten days, and one to spare for each.
 const SEALING_KEYS_MAX: usize = 20;
@@ -59,6 +62,8 @@ pub struct Keys {
     pub credential: Credential,
     /// The newest account record.
     pub record: AccountRecord,
+    /// A request for the next credential that is not answered yet, as [`crate::renew`] wrote it.
+    pub pending: Option<Zeroizing<Vec<u8>>>,
 }
 
 /// A sealing key with the credential it stands in.
@@ -69,6 +74,25 @@ pub struct KeptSealing {
     pub credential: [u8; 32],
     /// When its successor came; none for the newest.
     pub replaced: Option<UnixTime>,
+}
+
+impl KeptSealing {
+    /// When it has to be wiped: nobody seals for it any more, and who steals it later must read nothing old.
+    pub fn ends(&self) -> Option<UnixTime> {
+        self.replaced.map(|at| at + SEALING_KEY_KEPT)
+    }
+
+    /// Whether it may still be held.
+    pub fn is_kept(&self, now: UnixTime) -> bool {
+        self.ends().is_none_or(|ends| now < ends)
+    }
+}
+
+impl Clone for KeptSealing {
+    fn clone(&self) -> KeptSealing {
+        let key = SealingKey::from_bytes(*self.key.to_bytes());
+        KeptSealing { key, credential: self.credential, replaced: self.replaced }
+    }
 }
 
 /// Why the keys cannot be read or written.
@@ -134,36 +158,46 @@ impl Keys {
     /// # Errors
     /// When the statement is not believed.
     pub fn installation(&self, now: UnixTime) -> Result<Installation, KeysError> {
-        let copy = |key: &SealingKey| SealingKey::from_bytes(*key.to_bytes());
         Ok(Installation {
             realm: self.realm(now)?,
             aor: self.aor.clone(),
             device: SigningKey::from_seed(*self.device.seed()),
             root: SigningKey::from_seed(*self.root.seed()),
-            sealing: self.sealing.iter().map(|kept| (copy(&kept.key), kept.credential)).collect(),
+            sealing: self.sealing.clone(),
             credential: self.credential.clone(),
             record: self.record.clone(),
+            renewal: self.pending.clone(),
         })
     }
 
-    /// Takes in the next credential with its sealing key and the record that lists it. Sealing keys whose successor
-    /// came more than [`SEALING_KEY_KEPT`] ago are dropped.
-    pub fn renewed(
-        &mut self,
-        now: UnixTime,
-        credential: Credential,
-        sealing: SealingKey,
-        record: AccountRecord,
-    ) {
+    /// Takes in what the phone changed.
+    pub fn change(&mut self, now: UnixTime, change: KeysChange) {
+        match change {
+            KeysChange::Renewed(kept) => self.renewed(now, *kept),
+            KeysChange::Pending(pending) => self.pending = (!pending.is_empty()).then_some(pending),
+            KeysChange::Wipe => {}
+        }
+        self.wipe_old(now);
+    }
+
+    /// Drops the sealing keys whose successor came [`SEALING_KEY_KEPT`] ago; whether there were any.
+    pub fn wipe_old(&mut self, now: UnixTime) -> bool {
+        let before = self.sealing.len();
+        self.sealing.retain(|kept| kept.is_kept(now));
+        self.sealing.len() != before
+    }
+
+    /// The next credential with its sealing key and the record that lists it: the answer to what was pending.
+    fn renewed(&mut self, now: UnixTime, kept: KeptKeys) {
         for kept in &mut self.sealing {
             kept.replaced.get_or_insert(now);
         }
-        self.sealing.retain(|kept| kept.replaced.is_none_or(|at| now.since(at) <= SEALING_KEY_KEPT));
-        let newest = KeptSealing { key: sealing, credential: credential.hash(), replaced: None };
+        let newest = KeptSealing { key: kept.sealing, credential: kept.credential.hash(), replaced: None };
         self.sealing.insert(0, newest);
         self.sealing.truncate(SEALING_KEYS_MAX);
-        self.credential = credential;
-        self.record = record;
+        self.credential = kept.credential;
+        self.record = kept.record;
+        self.pending = None;
     }
 
     fn encode(&self) -> Zeroizing<Vec<u8>> {
@@ -190,7 +224,8 @@ impl Keys {
             .bytes(8, &*self.root.seed())
             .raw_items(9, &sealing)
             .bytes(10, self.credential.bytes())
-            .bytes(11, self.record.bytes());
+            .bytes(11, self.record.bytes())
+            .opt_bytes(12, self.pending.as_ref().map(|pending| pending.as_slice()));
         Zeroizing::new(map.finish())
     }
 
@@ -223,16 +258,128 @@ impl Keys {
         }
         let credential = Credential::decode_unverified(map.bytes(10, CREDENTIAL_BYTES_MAX)?)?;
         let record = AccountRecord::decode_unverified(map.bytes(11, ACCOUNT_RECORD_BYTES_MAX)?)?;
+        let pending = map.opt_bytes(12, PENDING_BYTES_MAX)?.map(|bytes| Zeroizing::new(bytes.to_vec()));
         map.finish()?;
         if credential.key != device.public() || record.root != root.public() {
             return Err(DecodeError::OutOfBounds(7));
         }
-        Ok(Keys { aor, pin, servers, statement, bulletin, device, root, sealing, credential, record })
+        Ok(Keys {
+            aor,
+            pin,
+            servers,
+            statement,
+            bulletin,
+            device,
+            root,
+            sealing,
+            credential,
+            record,
+            pending,
+        })
     }
 }
 
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Keys").field("node", &self.credential.node).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use yodel_identity::account::{AccountCertificate, AccountCertificateFields};
+    use yodel_identity::credential::{CredentialFields, IssuerId, Roles, Subject};
+    use yodel_identity::node::NodeId;
+
+    use super::*;
+
+    const T0: UnixTime = UnixTime::from_secs(1_800_000_000);
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn key(number: u8) -> SigningKey {
+        SigningKey::from_seed([number; 32])
+    }
+
+    fn sealing(number: u8) -> SealingKey {
+        SealingKey::from_bytes([number; 32])
+    }
+
+    fn credential(number: u8) -> Credential {
+        let aor = Aor::parse("alice@example.net").unwrap();
+        let fields = CredentialFields {
+            realm: aor.realm.clone(),
+            subject: Subject::Device { account: aor.user, root: key(4).public() },
+            key: key(3).public(),
+            sealing: sealing(number).public(),
+            node: NodeId([3; 16]),
+            roles: Roles::USER,
+            not_before: T0,
+            not_after: T0 + 3 * DAY,
+            serial: u64::from(number),
+            issuer: IssuerId::default(),
+        };
+        Credential::issue(&key(2), fields).unwrap()
+    }
+
+    fn record() -> AccountRecord {
+        let fields = AccountCertificateFields {
+            account: Aor::parse("alice@example.net").unwrap(),
+            root: key(4).public(),
+            not_before: T0,
+            not_after: T0 + 60 * DAY,
+            issuer: IssuerId::default(),
+        };
+        let certificate = AccountCertificate::issue(&key(2), fields).unwrap();
+        AccountRecord::issue(&key(4), certificate, 1, T0, vec![credential(1)]).unwrap()
+    }
+
+    fn keys() -> Keys {
+        let credential = credential(1);
+        Keys {
+            aor: Aor::parse("alice@example.net").unwrap(),
+            pin: key(1).public(),
+            servers: vec!["login.example.net:4433".to_owned()],
+            statement: vec![1],
+            bulletin: None,
+            device: key(3),
+            root: key(4),
+            sealing: vec![KeptSealing { key: sealing(1), credential: credential.hash(), replaced: None }],
+            credential,
+            record: record(),
+            pending: None,
+        }
+    }
+
+    fn renewed(number: u8) -> KeysChange {
+        let kept = KeptKeys { credential: credential(number), record: record(), sealing: sealing(number) };
+        KeysChange::Renewed(Box::new(kept))
+    }
+
+    fn held(keys: &Keys) -> Vec<[u8; 32]> {
+        keys.sealing.iter().map(|kept| *kept.key.to_bytes()).collect()
+    }
+
+    #[test]
+    fn a_sealing_key_is_wiped_ten_days_after_its_successor_came() {
+        let mut keys = keys();
+        keys.change(T0, renewed(2));
+        assert_eq!(held(&keys), [[2; 32], [1; 32]]);
+        let last = T0 + SEALING_KEY_KEPT - Duration::from_secs(1);
+        assert!(!keys.wipe_old(last) && held(&keys).len() == 2);
+        assert!(keys.wipe_old(T0 + SEALING_KEY_KEPT), "nothing had to be renewed for it");
+        assert_eq!(held(&keys), [[2; 32]], "the newest has no end");
+        assert!(!keys.wipe_old(T0 + 400 * DAY));
+    }
+
+    #[test]
+    fn a_pending_request_stands_among_the_keys_until_it_is_answered() {
+        let mut keys = keys();
+        keys.change(T0, KeysChange::Pending(Zeroizing::new(vec![7, 8])));
+        let read = Keys::decode(&keys.encode()).unwrap();
+        assert_eq!(read.pending.as_deref(), Some(&vec![7, 8]));
+        keys.change(T0, renewed(2));
+        assert_eq!(Keys::decode(&keys.encode()).unwrap().pending, None);
     }
 }

@@ -43,18 +43,20 @@ use yodel_wire::first_byte::DatagramKind;
 use yodel_wire::frame::{Frame, FrameKind};
 use yodel_wire::machine::{CommitResult, LinkEvent, LinkId, Machine, Output, Ticket, Write};
 use yodel_wire::time::{Instant, Now};
+use zeroize::Zeroizing;
 
 use crate::book::{Book, BookNews};
 use crate::command::{
-    Command, ContactChange, ContactEvent, Event, Failure, KeptKeys, Online, Reply, RequestId,
+    Command, ContactChange, ContactEvent, Event, Failure, KeptKeys, KeysChange, Online, Reply, RequestId,
 };
 use crate::history::History;
 use crate::homes::{Home, Homes, HomesOutput, LinkIds};
+use crate::keys::KeptSealing;
 use crate::limits::{FAREWELL, PENDING_MAX};
 use crate::lookups::{Asker, Lookups, LookupsOutput};
 use crate::publish::{Publisher, PublisherOutput};
 use crate::refetch::Refetch;
-use crate::renew::{PENDING, Renewal, RenewalOutput, Renewed};
+use crate::renew::{Renewal, RenewalOutput, Renewed};
 
 /// Store tree of what the phone remembers of itself.
 pub const SELF: &str = "self";
@@ -73,12 +75,14 @@ pub struct Installation {
     pub device: SigningKey,
     /// The account's root key; signs the record when a credential is renewed.
     pub root: SigningKey,
-    /// Sealing keys, newest first, each with the hash of the credential it stands in.
-    pub sealing: Vec<(SealingKey, [u8; 32])>,
+    /// Sealing keys, newest first.
+    pub sealing: Vec<KeptSealing>,
     /// The newest credential.
     pub credential: Credential,
     /// The newest account record.
     pub record: AccountRecord,
+    /// A request for the next credential that an earlier start got no answer to.
+    pub renewal: Option<Zeroizing<Vec<u8>>>,
 }
 
 /// See the module's text.
@@ -86,7 +90,9 @@ pub struct Client {
     realm: Realm,
     aor: Aor,
     device_seed: zeroize::Zeroizing<[u8; 32]>,
-    sealing: Vec<(SealingKey, [u8; 32])>,
+    sealing: Vec<KeptSealing>,
+    /// When the oldest sealing key has to be wiped.
+    wipe_at: Option<Instant>,
     credential: Credential,
     record: AccountRecord,
     nonce: [u8; 16],
@@ -107,7 +113,6 @@ pub struct Client {
     deliveries: BTreeMap<MessageId, Aor>,
     tickets: u64,
     replies: BTreeMap<Ticket, (RequestId, Reply)>,
-    renewal_ticket: Option<Ticket>,
     stopping: Option<Instant>,
     epoch: u64,
     outputs: VecDeque<Output<Event>>,
@@ -130,7 +135,8 @@ impl Client {
         };
         let mut nonce = [0; 16];
         nonce.copy_from_slice(draw().first_chunk::<16>().unwrap_or(&[0; 16]));
-        let Installation { mut realm, aor, device, root, sealing, credential, record } = installation;
+        let Installation { mut realm, aor, device, root, sealing, credential, record, renewal: pending } =
+            installation;
         let mut book = Book::new(aor.clone(), draw());
         let mut sequence = 0;
         for (tree, key, value) in stored {
@@ -149,8 +155,8 @@ impl Client {
         let device_seed = device.seed();
         let signing = || SigningKey::from_seed(*device_seed);
         let mut renewal = Renewal::new(now, root, signing(), credential.clone(), record.clone(), draw());
-        if let Some((_, _, value)) = stored.iter().find(|(tree, key, _)| tree == SELF && key == PENDING) {
-            renewal.load(value);
+        if let Some(pending) = pending {
+            renewal.load(&pending);
         }
         let publisher =
             Publisher::new(aor.key(), credential.clone(), signing(), record.clone(), nonce, sequence);
@@ -169,6 +175,7 @@ impl Client {
             aor,
             device_seed,
             sealing,
+            wipe_at: None,
             credential,
             record,
             nonce,
@@ -181,12 +188,12 @@ impl Client {
             deliveries: BTreeMap::new(),
             tickets: 0,
             replies: BTreeMap::new(),
-            renewal_ticket: None,
             stopping: None,
             epoch: 0,
             outputs: VecDeque::new(),
         };
         client.calls.set_contacts(client.book.contacts());
+        client.wipe_old_keys(now);
         client.news(now);
         client.homeless(now);
         client.settle(now);
@@ -335,14 +342,30 @@ impl Client {
             record: record.clone(),
             sealing: SealingKey::from_bytes(*sealing.to_bytes()),
         };
-        self.outputs.push_back(Output::Event(Event::Renewed(Box::new(kept))));
-        self.sealing.insert(0, (sealing, credential.hash()));
+        self.outputs.push_back(Output::Event(Event::Keys(KeysChange::Renewed(Box::new(kept)))));
+        for kept in &mut self.sealing {
+            kept.replaced.get_or_insert(now.unix);
+        }
+        self.sealing.insert(0, KeptSealing { key: sealing, credential: credential.hash(), replaced: None });
         self.credential = credential.clone();
         self.record = record.clone();
         self.refused = None;
         self.homes.set_credential(credential.bytes().to_vec());
         self.publisher.set_credential(now, credential, record);
         self.identify();
+        self.wipe_old_keys(now);
+    }
+
+    /// Sealing keys whose successor came ten days ago are forgotten, here and on disk.
+    fn wipe_old_keys(&mut self, now: Now) {
+        let before = self.sealing.len();
+        self.sealing.retain(|kept| kept.is_kept(now.unix));
+        if self.sealing.len() != before {
+            self.outputs.push_back(Output::Event(Event::Keys(KeysChange::Wipe)));
+            self.identify();
+        }
+        let next = self.sealing.iter().filter_map(KeptSealing::ends).min();
+        self.wipe_at = next.map(|ends| now.mono + ends.since(now.unix));
     }
 
     fn identify(&mut self) {
@@ -395,9 +418,9 @@ impl Client {
                         }
                     }
                     RenewalOutput::Renewed(renewed) => self.renewed(now, *renewed),
-                    RenewalOutput::Store(pending) => {
-                        self.store(SELF, PENDING, pending);
-                        self.renewal_ticket = Some(Ticket(self.tickets));
+                    RenewalOutput::Keep(pending) => {
+                        let event = Event::Keys(KeysChange::Pending(pending));
+                        self.outputs.push_back(Output::Event(event));
                     }
                 }
             }
@@ -616,6 +639,7 @@ impl Machine for Client {
                 self.refetch.set_servers(addrs);
             }
             Command::RingShown(call) => self.calls.ring_shown(now, call),
+            Command::RenewalKept => self.renewal.kept(now),
             Command::Stop => {
                 for info in self.calls.list() {
                     // Also one that would wait for its ACK.
@@ -636,10 +660,6 @@ impl Machine for Client {
             };
             self.reply(id, result);
         }
-        if self.renewal_ticket == Some(ticket) && result == CommitResult::Stored {
-            self.renewal_ticket = None;
-            self.renewal.committed(now);
-        }
         self.settle(now);
     }
 
@@ -651,6 +671,9 @@ impl Machine for Client {
         self.renewal.handle_timeout(now, &mut self.links);
         self.refetch.handle_timeout(now, &mut self.links);
         self.calls.handle_timeout(now, &self.realm);
+        if self.wipe_at.is_some_and(|at| at <= now.mono) {
+            self.wipe_old_keys(now);
+        }
         self.settle(now);
         if self.stopping.is_some_and(|at| at <= now.mono) {
             self.homeless(now);
@@ -675,6 +698,7 @@ impl Machine for Client {
             self.refetch.deadline(),
             self.calls.deadline(),
             self.stopping,
+            self.wipe_at,
             book,
         ]
         .into_iter()
@@ -687,7 +711,7 @@ impl Machine for Client {
 fn identity(
     credential: &Credential,
     device_seed: &[u8; 32],
-    sealing: &[(SealingKey, [u8; 32])],
+    sealing: &[KeptSealing],
     record: &AccountRecord,
     nonce: [u8; 16],
     entry: Vec<u8>,
@@ -695,7 +719,7 @@ fn identity(
     Identity {
         credential: credential.clone(),
         signing: SigningKey::from_seed(*device_seed),
-        sealing: sealing.iter().map(|(key, hash)| (SealingKey::from_bytes(*key.to_bytes()), *hash)).collect(),
+        sealing: sealing.iter().cloned().map(|kept| (kept.key, kept.credential)).collect(),
         record: record.bytes().to_vec(),
         nonce,
         entry,

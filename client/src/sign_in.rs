@@ -408,6 +408,7 @@ impl SignIn {
             }],
             credential,
             record,
+            pending: None,
         };
         let offer = AccountRecordOffer { record: keys.record.bytes().to_vec() };
         self.step = Step::RecordOffered(Box::new(keys));

@@ -7,7 +7,7 @@ use yodel_store::{GroupCommit, Store, StoreOptions, recover};
 
 use crate::audio::opus::OpusCodecs;
 use crate::book::{CONTACTS, REQUESTS};
-use crate::command::{Cause, Failure, KeptKeys};
+use crate::command::{Cause, Failure, KeysChange};
 use crate::config::Config;
 use crate::daemon::Setup;
 use crate::dirs::Dirs;
@@ -21,7 +21,10 @@ use crate::node::{Client, SELF};
 pub fn phone(dirs: &Dirs, config: Config) -> Result<Setup<Client>, Failure> {
     let clock = Clock::start();
     let now = clock.now();
-    let keys = Keys::load(dirs.data()).map_err(failed)?.ok_or_else(not_signed_in)?;
+    let mut keys = Keys::load(dirs.data()).map_err(failed)?.ok_or_else(not_signed_in)?;
+    if keys.wipe_old(now.unix) {
+        keys.save(dirs.data()).map_err(failed)?;
+    }
     let installation = keys.installation(now.unix).map_err(failed)?;
 
     let (store, findings) =
@@ -66,13 +69,15 @@ pub fn not_signed_in() -> Failure {
     }
 }
 
-fn keep(mut keys: Keys, data: &Path, clock: Clock) -> Box<dyn FnMut(KeptKeys) + Send> {
+fn keep(mut keys: Keys, data: &Path, clock: Clock) -> Box<dyn FnMut(KeysChange) -> bool + Send> {
     let data = data.to_owned();
-    Box::new(move |kept| {
-        keys.renewed(clock.now().unix, kept.credential, kept.sealing, kept.record);
-        if let Err(error) = keys.save(&data) {
-            tracing::error!(%error, "the renewed credential could not be kept");
+    Box::new(move |change| {
+        keys.change(clock.now().unix, change);
+        let saved = keys.save(&data);
+        if let Err(error) = &saved {
+            tracing::error!(%error, "the changed keys could not be kept");
         }
+        saved.is_ok()
     })
 }
 

@@ -464,11 +464,9 @@ fn a_phone_that_cannot_reach_the_login_server_renews_through_its_home() {
     renewal.handle_timeout(world.now, &mut links);
     while let Some(output) = renewal.poll_output() {
         match output {
-            RenewalOutput::Store(pending) => {
-                if !pending.is_empty() {
-                    renewal.committed(world.now);
-                    renewal.handle_timeout(world.now, &mut links);
-                }
+            RenewalOutput::Keep(_) => {
+                renewal.kept(world.now);
+                renewal.handle_timeout(world.now, &mut links);
             }
             // Its own way is shut.
             RenewalOutput::Link(link, LinkAction::Open(_)) => {

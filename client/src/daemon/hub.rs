@@ -249,7 +249,7 @@ impl Hub {
                 inner.broadcast(&text, |connection| connection.kinds.online, None);
             }
             // Keys are kept by `run`, which sees every event first.
-            Event::Renewed(_) => {}
+            Event::Keys(_) => {}
             Event::Stopped => return ControlFlow::Break(()),
         }
         ControlFlow::Continue(())

@@ -26,7 +26,7 @@ use yodel_wire::machine::Machine;
 
 pub use server::connect;
 
-use crate::command::{Command, Event, KeptKeys};
+use crate::command::{Command, Event, KeysChange};
 use crate::config::Config;
 use crate::dirs::Dirs;
 use hub::Hub;
@@ -66,8 +66,8 @@ pub struct Setup<M> {
     pub allow_loopback: bool,
     /// Where the login server answers, `HOST:PORT` each.
     pub login_servers: Vec<String>,
-    /// Keeps renewed keys.
-    pub keep: Box<dyn FnMut(KeptKeys) + Send>,
+    /// Keeps changed keys; whether they are on stable storage.
+    pub keep: Box<dyn FnMut(KeysChange) -> bool + Send>,
 }
 
 impl<M> fmt::Debug for Setup<M> {
@@ -87,6 +87,7 @@ where
     let Claimed { claim, listener } = claimed;
     let (commands, receiver) = mpsc::channel(COMMANDS_WAITING_MAX);
     let hub = Arc::new(Hub::new(commands.clone()));
+    let kept = commands.clone();
     let methods = Arc::new(Methods { realm: setup.realm, config: setup.config });
     let bound = setup.endpoint.udp_addr();
     let signals = Signals::new()?;
@@ -99,8 +100,12 @@ where
 
     let (events, mut keep) = (hub.clone(), setup.keep);
     let on_event = move |event| match event {
-        Event::Renewed(kept) => {
-            keep(*kept);
+        Event::Keys(change) => {
+            let pending = matches!(change, KeysChange::Pending(_));
+            // A word that is lost in a full queue, like a file that cannot be written, is asked for again later.
+            if keep(change) && pending && kept.try_send(Command::RenewalKept).is_err() {
+                tracing::warn!("the machine is too busy to hear that its request was kept");
+            }
             ControlFlow::Continue(())
         }
         event => events.handle_event(event),

@@ -64,7 +64,7 @@ impl Machine for Script {
             Command::Request(id, request) => (id, request),
             Command::RingShown(call) => return self.call(call.0, Direction::In, State::Alerted),
             Command::Stop => return self.event(Event::Stopped),
-            Command::Addresses(_) | Command::LoginServers(_) => return,
+            Command::Addresses(_) | Command::LoginServers(_) | Command::RenewalKept => return,
         };
         let reply = match request {
             Request::Dial(dial) if dial.peer.to_string() == "nobody@example.net" => Err(Failure {
@@ -131,7 +131,7 @@ async fn start(name: &str) -> Daemon {
         config: Config::default(),
         allow_loopback: true,
         login_servers: vec!["127.0.0.1:9".into()],
-        keep: Box::new(|_| {}),
+        keep: Box::new(|_| true),
     };
     let (serving, served) = tokio::sync::oneshot::channel();
     let task = tokio::spawn(run(claimed, setup, move || serving.send(()).unwrap()));

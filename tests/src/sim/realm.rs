@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use yodel::command::{
-    CallEvent, CallId, Cause, Command, Dial, Direction, Ended, Event, Failure, Online, PathKind, Reply,
-    Request, RequestId, State, Status, Why,
+    CallEvent, CallId, Cause, Command, Dial, Direction, Ended, Event, Failure, KeysChange, Online, PathKind,
+    Reply, Request, RequestId, State, Status, Why,
 };
 use yodel::node::{Client, Installation};
 use yodel_identity::bulletin::Bulletin;
@@ -316,9 +316,14 @@ impl SimRealm {
             aor: keys.aor.clone(),
             device: SigningKey::from_seed(*device.key.seed()),
             root: SigningKey::from_seed(*keys.root.seed()),
-            sealing: vec![(copy, device.credential.hash())],
+            sealing: vec![yodel::keys::KeptSealing {
+                key: copy,
+                credential: device.credential.hash(),
+                replaced: None,
+            }],
             credential: device.credential.clone(),
             record: keys.record.clone(),
+            renewal: None,
         };
         Client::new(now, installation, stored, Box::new(NarrowCodecs), seed)
     }
@@ -593,7 +598,12 @@ impl SimRealm {
                 }
             }
             Event::Online(online) => phone.online = online == Online::Online,
-            Event::Contact(_) | Event::Renewed(_) | Event::Stopped => {}
+            Event::Keys(KeysChange::Pending(_)) => {
+                let node = phone.node;
+                self.world
+                    .with::<Client, _>(node, |client, now| client.handle_command(now, Command::RenewalKept));
+            }
+            Event::Contact(_) | Event::Keys(KeysChange::Renewed(_) | KeysChange::Wipe) | Event::Stopped => {}
         }
     }
 }
