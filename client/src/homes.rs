@@ -16,6 +16,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 use yodel_identity::bulletin::SupernodeEntry;
 use yodel_identity::credential::Credential;
+use yodel_identity::limits::CLOCK_TOLERANCE;
 use yodel_identity::node::{NodeId, OwnerTag};
 use yodel_overlay::attach::{Hello, LinkRole, Ping, Pong, Refuse, RefuseReason, VERSION, Welcome};
 use yodel_wire::frame::{Frame, FrameKind};
@@ -52,11 +53,6 @@ pub enum HomesOutput {
     Observed(SocketAddr),
     /// A frame that is not about the attachment.
     Frame(NodeId, Frame),
-    /// A home told the time: the phone's clock is off by more than records allow.
-    ClockOff {
-        /// What the home's clock says.
-        home: UnixTime,
-    },
     /// A home refused this phone, with why.
     Refused(RefuseReason),
 }
@@ -111,6 +107,8 @@ struct Attachment {
     next_ping: Instant,
     /// Counts up with every home that got warm: the first one carries signalling.
     seniority: u64,
+    /// What the home's clock said in its welcome, and when that was.
+    clock: Option<(UnixTime, Instant)>,
 }
 
 /// An attempt's next transport: TLS, to the supernode's n-th TCP address.
@@ -236,6 +234,16 @@ impl Homes {
         warm.retain(|a| !self.extras.contains(&a.node));
         warm.sort_by_key(|a| a.seniority);
         warm.iter().filter_map(|a| self.describe(a)).collect()
+    }
+
+    /// Whether the clock is off by more than records allow, by the word of every warm home: one home may lie.
+    pub fn clock_is_off(&self, now: Now) -> bool {
+        let mut clocks = self.attachments.values().filter_map(|a| a.clock).peekable();
+        clocks.peek().is_some()
+            && clocks.all(|(told, at)| {
+                let home = told + now.mono.since(at);
+                now.unix.since(home).max(home.since(now.unix)) > CLOCK_TOLERANCE
+            })
     }
 
     /// A warm home or relay.
@@ -384,6 +392,7 @@ impl Homes {
         let (node, transport) = (attachment.node, attachment.transport);
         attachment.stage = Stage::Warm;
         attachment.seniority = self.seniority;
+        attachment.clock = Some((welcome.time, now.mono));
         attachment.next_ping = now.mono + stagger;
         if let Some(supernode) = self.supernodes.get_mut(&node) {
             supernode.failures = 0;
@@ -399,10 +408,6 @@ impl Homes {
         for loser in losers {
             self.attachments.remove(&loser);
             self.outputs.push_back(HomesOutput::Link(loser, LinkAction::Close));
-        }
-        let off = now.unix.since(welcome.time).max(welcome.time.since(now.unix));
-        if off > yodel_identity::limits::CLOCK_TOLERANCE {
-            self.outputs.push_back(HomesOutput::ClockOff { home: welcome.time });
         }
         self.observe(transport, Some(welcome.observed));
         self.outputs.push_back(HomesOutput::Up(node));
@@ -590,6 +595,7 @@ impl Homes {
                 ping: None,
                 next_ping: now.mono,
                 seniority: 0,
+                clock: None,
             },
         );
         self.outputs.push_back(HomesOutput::Link(link, LinkAction::Open(target)));

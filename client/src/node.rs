@@ -472,7 +472,6 @@ impl Client {
                 self.addresses_changed(now);
             }
             HomesOutput::Frame(home, frame) => self.home_frame(now, home, &frame),
-            HomesOutput::ClockOff { .. } => {}
             HomesOutput::Refused(reason) => {
                 self.refused = Some(reason);
                 if reason == RefuseReason::Credential {
@@ -535,6 +534,11 @@ impl Client {
         }
     }
 
+    /// The time to go by: this device's, but never before the newest that the realm signed (DESIGN §3, Clock).
+    fn trusted(&self, now: Now) -> Now {
+        Now { unix: self.realm.trusted_now(now.unix), ..now }
+    }
+
     fn addresses_changed(&mut self, now: Now) {
         self.calls.set_local_addrs(now, self.hosts.clone(), self.gatherer.reflexive());
     }
@@ -592,6 +596,7 @@ impl Machine for Client {
     type Event = Event;
 
     fn handle_datagram(&mut self, now: Now, from: SocketAddr, datagram: &[u8]) {
+        let now = self.trusted(now);
         match DatagramKind::of(datagram) {
             DatagramKind::Stun => {
                 if !self.gatherer.handle_stun(now, from, datagram) {
@@ -611,6 +616,7 @@ impl Machine for Client {
     }
 
     fn handle_link(&mut self, now: Now, link: LinkId, event: LinkEvent) {
+        let now = self.trusted(now);
         if self.homes.owns(link) {
             self.homes.handle_link(now, link, event, &mut self.links);
         } else {
@@ -627,6 +633,7 @@ impl Machine for Client {
     }
 
     fn handle_command(&mut self, now: Now, command: Command) {
+        let now = self.trusted(now);
         match command {
             Command::Request(id, request) => self.request(now, id, request),
             Command::Addresses(addrs) => {
@@ -653,6 +660,7 @@ impl Machine for Client {
     }
 
     fn handle_committed(&mut self, now: Now, ticket: Ticket, result: CommitResult) {
+        let now = self.trusted(now);
         if let Some((id, reply)) = self.replies.remove(&ticket) {
             let result = match result {
                 CommitResult::Stored => Ok(reply),
@@ -664,6 +672,7 @@ impl Machine for Client {
     }
 
     fn handle_timeout(&mut self, now: Now) {
+        let now = self.trusted(now);
         self.homes.handle_timeout(now, &mut self.links);
         self.lookups.handle_timeout(now);
         self.publisher.handle_timeout(now);

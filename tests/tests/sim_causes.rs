@@ -146,6 +146,21 @@ fn a_revoked_device_neither_calls_nor_is_called() {
 }
 
 #[test]
+fn a_clock_that_runs_ahead_is_named_and_one_that_runs_behind_is_led() {
+    let (mut realm, alice, bob) = pair(31, CONE, CONE);
+    let node = realm[alice].node;
+    realm.world.skew_clock(node, 3_600_000);
+    let (peer, audio) = (realm[bob].aor.clone(), realm.mouth_of(alice));
+    let dial = yodel::command::Dial { peer, audio, relay_only: false, max: None, ring_timeout: None };
+    let refused = realm.ask(alice, Request::Dial(dial)).unwrap_err();
+    assert_eq!(refused.cause.map(|cause| (cause, exit(cause))), Some((Cause::SigninClock, 4)));
+    // Behind: the newest time that the realm signed leads it.
+    realm.world.skew_clock(node, -3_600_000);
+    realm[bob].manners = Manners::Decline(Duration::from_millis(500));
+    assert_eq!(caused(&mut realm, alice, bob), Cause::PeerDeclined);
+}
+
+#[test]
 fn a_stranger_does_not_ring_and_learns_no_address() {
     let mut realm = SimRealm::new(11, 3);
     let (eve, bob) = (realm.phone("eve", CONE), realm.phone("bob", CONE));

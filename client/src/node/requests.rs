@@ -88,6 +88,13 @@ impl Client {
                 cause: Some(Cause::SigninExpired),
             });
         }
+        if self.homes.clock_is_off(now) {
+            return Err(Failure {
+                exit: Exit::NotSignedIn,
+                message: "this device's clock is off by more than five minutes".into(),
+                cause: Some(Cause::SigninClock),
+            });
+        }
         let target = if dial.peer.is_echo() { Target::Echo } else { Target::Account(dial.peer) };
         let options = DialOptions {
             audio: dial.audio,
