@@ -181,11 +181,11 @@ impl Initiator {
         signed.check(&self.parties, &self.call_id, &self.offer_hash, &sha256(&[answer]))?;
         let secret = self.kem.as_ref().ok_or(Mismatch::Kem)?;
         let ciphertext = signed.kem.as_slice().try_into().map_err(|_| Mismatch::Kem)?;
-        let kem = secret.decapsulate(&ciphertext).map_err(|()| Mismatch::Kem)?;
+        let kem = Zeroizing::new(secret.decapsulate(&ciphertext).map_err(|()| Mismatch::Kem)?.0);
         let shared =
             self.ephemeral.agree(&SealingPublic(signed.ephemeral)).map_err(|_| Mismatch::Ephemeral)?;
         let answer_hash = sha256(&[statement, &signature]);
-        Ok((answer.to_vec(), call_keys(&shared, &kem, &self.offer_hash, &answer_hash, true)))
+        Ok((answer.to_vec(), call_keys(&shared, &*kem, &self.offer_hash, &answer_hash, true)))
     }
 }
 
@@ -309,6 +309,7 @@ impl Responder {
             return Err(Mismatch::Kem.into());
         }
         let (ciphertext, kem) = public.encapsulate(rng).map_err(|()| Mismatch::Kem)?;
+        let kem = Zeroizing::new(kem.0);
         let offer_hash = sha256(&[&self.signed, &self.signature]);
         let statement = AnswerStatement {
             version: VERSION,
@@ -324,7 +325,7 @@ impl Responder {
         let signature = key.sign(Context::CallAnswer, &statement);
         let body = MapWriter::new().bytes(1, &statement).bytes(2, &signature).bytes(3, answer).finish();
         let answer_hash = sha256(&[&statement, &signature]);
-        Ok((body, call_keys(&shared, &kem, &offer_hash, &answer_hash, false)))
+        Ok((body, call_keys(&shared, &*kem, &offer_hash, &answer_hash, false)))
     }
 }
 
