@@ -6,6 +6,7 @@ use yodel_identity::name::Aor;
 use yodel_identity::node::NodeId;
 use yodel_identity::realm::Realm;
 use yodel_media::AudioEnd;
+use yodel_nat::Budget;
 use yodel_sip::dialog::Dialog;
 use yodel_sip::message::Request;
 use yodel_sip::method::Status;
@@ -106,16 +107,16 @@ impl Call {
         now: Now,
         device: &mut Device,
         request: Request,
-        node: NodeId,
-        homes: Vec<NodeId>,
+        peer: Peer,
         boxes: Boxes,
         came_by: (NodeId, NodeId),
+        budget: Budget,
     ) -> Option<Leg> {
+        let node = peer.node;
         let Arrival::New(key) = device.tx.handle_request(now.mono, node, request.clone()) else {
             return None;
         };
-        let plane = Plane::new(device, false, node, false, yodel_nat::Budget::new());
-        let peer = Peer { node, homes };
+        let plane = Plane::new(device, false, node, false, budget);
         let call_id = request.call_id();
         let tag = device.ids.tag();
         let dialog = Dialog::of_callee(node, &request, &tag);

@@ -15,7 +15,7 @@ use yodel_sip::method::Method;
 use yodel_sip::transaction::{Key, Transactions, Way};
 use yodel_sip::uri::{NameAddr, Uri};
 
-use crate::contacts::{Contact, Tag};
+use crate::contacts::{Admission, Contact, Tag};
 use crate::event::{CallsOutput, CodecFactory, Config, Home, Identity, LookupId, RelayLink, Role};
 use crate::handshake::CallerProof;
 use crate::limits::{CALL_IDS_SEEN_MAX, ENVELOPES_MAX, HOMES_MAX};
@@ -51,18 +51,23 @@ pub(crate) struct Device {
 #[derive(Default)]
 pub(crate) struct Seen {
     set: BTreeSet<String>,
-    order: VecDeque<String>,
+    of_contacts: VecDeque<String>,
+    of_strangers: VecDeque<String>,
 }
 
 impl Seen {
-    /// Whether it is new; remembers it.
-    pub(crate) fn take(&mut self, call_id: &str) -> bool {
+    /// Whether it is new; remembers it. Strangers push out strangers' only.
+    pub(crate) fn take(&mut self, call_id: &str, admission: Admission) -> bool {
         if !self.set.insert(call_id.to_owned()) {
             return false;
         }
-        self.order.push_back(call_id.to_owned());
-        if self.order.len() > CALL_IDS_SEEN_MAX
-            && let Some(oldest) = self.order.pop_front()
+        let order = match admission {
+            Admission::Mutual | Admission::Accepted => &mut self.of_contacts,
+            Admission::Stranger | Admission::Blocked | Admission::KeyChanged => &mut self.of_strangers,
+        };
+        order.push_back(call_id.to_owned());
+        if order.len() > CALL_IDS_SEEN_MAX
+            && let Some(oldest) = order.pop_front()
         {
             self.set.remove(&oldest);
         }
@@ -258,5 +263,17 @@ mod tests {
         let (one, none) = (nodes(&[1]), nodes(&[]));
         assert_eq!(pick(&one, &one, Way::Second), Some((one[0], one[0])));
         assert_eq!(pick(&one, &none, Way::First), None);
+    }
+
+    #[test]
+    fn strangers_do_not_make_a_contacts_call_id_forgotten() {
+        let mut seen = Seen::default();
+        assert!(seen.take("alice", Admission::Accepted));
+        for number in 0..=CALL_IDS_SEEN_MAX {
+            assert!(seen.take(&number.to_string(), Admission::Stranger));
+        }
+        assert!(!seen.take("alice", Admission::Accepted) && !seen.take("alice", Admission::Stranger));
+        assert!(!seen.contains("0") && seen.contains("1"), "the oldest of strangers went");
+        assert!(seen.set.len() <= 2 * CALL_IDS_SEEN_MAX);
     }
 }

@@ -2,6 +2,7 @@
 
 use yodel_identity::node::NodeId;
 use yodel_identity::realm::Realm;
+use yodel_nat::Budget;
 use yodel_sip::envelope::{Envelope, ReturnReason};
 use yodel_sip::message::{Message, Request, Response};
 use yodel_sip::method::{Method as SipMethod, Status};
@@ -209,7 +210,11 @@ impl Calls {
                 return;
             }
         };
-        if !self.device.seen.take(&call_id) {
+        let verdict = match self.device.config.role {
+            Role::Echo => Admission::Accepted,
+            Role::Phone => admission(&self.device.contacts, &believed.aor, &believed.root),
+        };
+        if !self.device.seen.take(&call_id, verdict) {
             return;
         }
         let node = believed.credential.node;
@@ -219,15 +224,15 @@ impl Calls {
             self.refuse(now, None, Refusal::Malformed);
             return;
         };
-        let verdict = match self.device.config.role {
-            Role::Echo => Admission::Accepted,
-            Role::Phone => admission(&self.device.contacts, &believed.aor, &believed.root),
-        };
         let homes = terms.homes.clone();
-        let own_base = self.dialling(&believed.aor).map(|call| call.base.clone());
+        let dialling = self.dialling(&believed.aor).map(|call| (call.base.clone(), call.budget.clone()));
+        // Should both have dialled, it is one call, with one allowance.
+        let (own_base, budget) =
+            dialling.map_or((None, Budget::new()), |(base, budget)| (Some(base), budget));
         let busy = self.is_busy(own_base.as_deref());
-        let Some(mut leg) = Call::incoming_leg(now, &mut self.device, request, node, homes, boxes, came_by)
-        else {
+        let peer = Peer { node, homes };
+        let leg = Call::incoming_leg(now, &mut self.device, request, peer, boxes, came_by, budget);
+        let Some(mut leg) = leg else {
             self.refuse(now, None, Refusal::TooMany);
             return;
         };
@@ -344,7 +349,8 @@ impl Calls {
         let Teller { node, aor, boxes } = teller;
         let homes = vec![came_by.1];
         let device = &mut self.device;
-        let Some(leg) = Call::incoming_leg(now, device, request, node, homes, boxes, came_by) else {
+        let peer = Peer { node, homes };
+        let Some(leg) = Call::incoming_leg(now, device, request, peer, boxes, came_by, Budget::new()) else {
             return;
         };
         let mut call = Call::rejected(now, base, aor, leg);
@@ -389,7 +395,8 @@ impl Calls {
                 return;
             }
         };
-        self.device.seen.take(&call_id);
+        let verdict = admission(&self.device.contacts, &believed.aor, &believed.root);
+        self.device.seen.take(&call_id, verdict);
         let node = believed.credential.node;
         let terms = Terms::decode(&believed.responder.offer);
         let word = terms.and_then(|terms| Ok((ContactMessage::decode(&terms.message)?, terms.homes)));
@@ -397,7 +404,6 @@ impl Calls {
             self.refuse(now, None, Refusal::Malformed);
             return;
         };
-        let verdict = admission(&self.device.contacts, &believed.aor, &believed.root);
         // Who was asked may accept; a stranger may only ask.
         let asked = self.device.contact(&believed.aor).is_some_and(|contact| !contact.blocked);
         let admitted = match (verdict, &message) {

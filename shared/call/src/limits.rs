@@ -21,8 +21,9 @@ pub const STRAY_AROUND: Duration = Duration::from_secs(10);
 /// Steps in one timeline. A call of an hour with many path changes has fewer; the middle is dropped.
 pub const TIMELINE_ENTRIES_MAX: usize = 256;
 
-/// Call-IDs remembered under one contact nonce, so that a replayed INVITE does not ring. The oldest goes first: by
-/// then 4,096 further invitations came, each of which cost a known account's device a signature.
+/// Call-IDs of contacts remembered under one contact nonce, so that a replayed INVITE does not ring; and as many of
+/// strangers, apart, so that no stranger makes us forget a contact's. The oldest goes first: by then 4,096 further
+/// invitations of contacts came, each of which cost one of their devices a signature.
 pub const CALL_IDS_SEEN_MAX: usize = 4_096;
 
 /// Messages kept that came before the keys that open them (a BYE by the faster way). Later ones are dropped; the
@@ -41,11 +42,11 @@ pub const MESSAGE_BODY_BYTES_MAX: usize = 1_100;
 /// Longest sealed offer or answer, bytes: 32 candidates of 80 bytes and some room.
 pub const SEALED_SDP_BYTES_MAX: usize = 4_096;
 
-/// Longest account record inside an INVITE, bytes: 8 credentials of 400 bytes and what is around them.
-pub const ACCOUNT_RECORD_BYTES_MAX: usize = 4_096;
+/// Longest account record inside an INVITE, bytes: whatever its own room admits can call.
+pub const ACCOUNT_RECORD_BYTES_MAX: usize = yodel_identity::limits::ACCOUNT_RECORD_BYTES_MAX;
 
 /// Longest credential, bytes.
-pub const CREDENTIAL_BYTES_MAX: usize = 400;
+pub const CREDENTIAL_BYTES_MAX: usize = yodel_identity::limits::CREDENTIAL_BYTES_MAX;
 
 /// A device that was reached must say that it rings within this time, or the call ends with `peer.no-alert`. A person
 /// waits about that long in silence.

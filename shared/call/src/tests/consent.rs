@@ -16,7 +16,7 @@ fn strangers(seed: u64) -> World {
 
 fn met(world: &World) -> bool {
     let (alice, bob) = (world.phones[0].addr, world.phones[1].addr);
-    world.phones[0].sent_to.contains(&bob) || world.phones[1].sent_to.contains(&alice)
+    world.phones[0].sent_to.contains_key(&bob) || world.phones[1].sent_to.contains_key(&alice)
 }
 
 #[test]

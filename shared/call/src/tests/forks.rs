@@ -1,5 +1,7 @@
 //! Several devices, and both calling at once.
 
+use std::net::SocketAddr;
+
 use super::world::{Habit, World, ms};
 use crate::cause::Cause;
 
@@ -123,4 +125,29 @@ fn both_call_each_other_at_once() {
         assert_eq!(microphones(&mut world), [false, false], "seed {seed}");
     }
     assert_eq!(one, SEEDS);
+}
+
+#[test]
+fn two_attempts_that_meet_knock_on_a_strangers_door_five_times_in_all() {
+    let stranger = SocketAddr::from(([203, 0, 113, 77], 9));
+    let mut worst = 0;
+    for seed in 0..48 {
+        let mut world = family(900 + seed);
+        world.jitter = true;
+        for phone in &mut world.phones {
+            phone.habit = Habit::Ring;
+        }
+        let now = world.now();
+        for bob in world.phones.iter_mut().skip(1) {
+            bob.calls.set_local_addrs(now, vec![bob.addr, stranger], vec![]);
+        }
+        // One of Bob's devices rings and tells its addresses while the other, which knows nothing of it, dials.
+        world.dial(0, "bob");
+        world.later(ms(seed % 16), |world| {
+            world.dial(2, "alice");
+        });
+        world.run(ms(3_000));
+        worst = worst.max(world.phones[0].sent_to.get(&stranger).copied().unwrap_or(0));
+    }
+    assert_eq!(worst, 5);
 }

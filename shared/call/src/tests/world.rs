@@ -1,7 +1,7 @@
 //! Phones and supernodes joined by queues: each message takes a while, homes forward as the real ones do, relays are
 //! real. No NAT: an address is reached or not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -81,7 +81,7 @@ pub(super) struct Phone {
     pub(super) done: Vec<(MessageId, Result<(), Cause>)>,
     pub(super) sound: Arc<Mutex<Sound>>,
     pub(super) contacts: Vec<Contact>,
-    pub(super) sent_to: BTreeSet<SocketAddr>,
+    pub(super) sent_to: BTreeMap<SocketAddr, usize>,
 }
 
 pub(super) struct Super {
@@ -196,7 +196,7 @@ impl World {
             done: Vec::new(),
             sound: Arc::default(),
             contacts: Vec::new(),
-            sent_to: BTreeSet::new(),
+            sent_to: BTreeMap::new(),
         });
         let now = self.now();
         self.phones[index].calls.set_local_addrs(now, vec![addr], vec![]);
@@ -553,7 +553,7 @@ impl World {
             }
             CallsOutput::Datagram { to, bytes } => {
                 let from = self.phones[at].addr;
-                self.phones[at].sent_to.insert(to);
+                *self.phones[at].sent_to.entry(to).or_default() += 1;
                 let to_phone = self.phones.iter().any(|phone| phone.addr == to);
                 let media = (128..192).contains(&bytes[0]) || bytes[0] == 21;
                 let lost = to_phone && !self.direct || media && self.mute_media_from == Some(at);
