@@ -15,6 +15,7 @@
 //! stored is on stable storage.
 
 mod requests;
+mod said;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -22,9 +23,7 @@ use std::net::SocketAddr;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 use yodel_call::call::Calls;
-use yodel_call::event::{
-    self as call_event, CallsOutput, CodecFactory, Config, Identity, MessageId, RelayLink, Role, State,
-};
+use yodel_call::event::{self as call_event, CodecFactory, Config, Identity, MessageId, Role};
 use yodel_identity::account::AccountRecord;
 use yodel_identity::bulletin::BulletinWanted;
 use yodel_identity::credential::Credential;
@@ -35,26 +34,23 @@ use yodel_identity::realm::Realm;
 use yodel_nat::gather::{GatherOutput, Gatherer};
 use yodel_net::Exit;
 use yodel_overlay::attach::RefuseReason;
-use yodel_overlay::record::{Answer, Written};
-use yodel_overlay::verify::LookupResult;
-use yodel_relay::control::is_relay;
-use yodel_sip::envelope::{Envelope, Return};
 use yodel_wire::first_byte::DatagramKind;
 use yodel_wire::frame::{Frame, FrameKind};
 use yodel_wire::machine::{CommitResult, LinkEvent, LinkId, Machine, Output, Ticket, Write};
 use yodel_wire::time::{Instant, Now};
 use zeroize::Zeroizing;
 
+use self::said::relay_link;
 use crate::book::{Book, BookNews};
 use crate::command::{
     Command, ContactChange, ContactEvent, Event, Failure, KeptKeys, KeysChange, Online, Reply, RequestId,
 };
 use crate::history::History;
-use crate::homes::{Home, Homes, HomesOutput, LinkIds};
+use crate::homes::{Homes, LinkIds};
 use crate::keys::KeptSealing;
-use crate::limits::{FAREWELL, PENDING_MAX};
-use crate::lookups::{Asker, Lookups, LookupsOutput};
-use crate::publish::{Publisher, PublisherOutput};
+use crate::limits::FAREWELL;
+use crate::lookups::Lookups;
+use crate::publish::Publisher;
 use crate::refetch::Refetch;
 use crate::renew::{Renewal, RenewalOutput, Renewed};
 
@@ -253,50 +249,6 @@ impl Client {
         self.homes.write(home, Frame::new(FrameKind::BulletinWanted, wanted.encode()));
     }
 
-    fn home_frame(&mut self, now: Now, home: NodeId, frame: &Frame) {
-        if is_relay(frame.kind) {
-            self.calls.handle_relay_frame(now, home, frame);
-            return;
-        }
-        match frame.kind {
-            FrameKind::Answer => {
-                if let Ok(answer) = Answer::decode(&frame.body) {
-                    self.lookups.handle_answer(now, &self.realm, home, &answer);
-                }
-            }
-            FrameKind::Written => {
-                if let Ok(written) = Written::decode(&frame.body) {
-                    self.publisher.handle_written(now, &written);
-                }
-            }
-            FrameKind::SipDeliver => {
-                if let Ok(envelope) = Envelope::decode(&frame.body) {
-                    self.calls.handle_sip(now, &self.realm, home, envelope);
-                }
-            }
-            FrameKind::SipReturn => {
-                if let Ok(returned) = Return::decode(&frame.body) {
-                    self.calls.handle_sip_return(now, &self.realm, &returned);
-                }
-            }
-            FrameKind::Bulletin => {
-                if let Ok(true) = self.realm.accept_bulletin(&frame.body, now.unix) {
-                    self.store(SELF, BULLETIN, frame.body.clone());
-                    self.news(now);
-                }
-                self.ask_for_news(home);
-            }
-            FrameKind::RevokedPage => {
-                let _ = self.realm.accept_revoked_page(&frame.body, now.unix);
-            }
-            FrameKind::Enrolled | FrameKind::LoginRefused => {
-                self.renewal.handle_home_frame(now, frame, &mut self.realm);
-            }
-            // Everything else has no place on a phone's link to its home; a home that sends it gains nothing.
-            _ => {}
-        }
-    }
-
     fn store(&mut self, tree: &'static str, key: &[u8], value: Vec<u8>) {
         let write = Write { tree, key: key.to_vec(), value: Some(value), journaled: false };
         self.commit(vec![write], None);
@@ -444,96 +396,6 @@ impl Client {
         }
     }
 
-    /// Tells others that they are contacts here, as soon as this phone is online itself.
-    fn deliver(&mut self, now: Now) {
-        if !self.publisher.is_online() {
-            return;
-        }
-        for aor in self.book.due(now) {
-            self.lookups.start(now, Asker::Contact(aor.clone()), &aor, false);
-        }
-    }
-
-    fn homes_said(&mut self, now: Now, output: HomesOutput) {
-        match output {
-            HomesOutput::Link(link, action) => self.outputs.push_back(Output::Link(link, action)),
-            HomesOutput::Up(node) => {
-                self.refused = None;
-                let link = self.homes.attached(node).as_ref().map(relay_link);
-                self.calls.relay_link(now, node, link);
-                self.homes_changed(now);
-            }
-            HomesOutput::Down(node) => {
-                self.calls.relay_link(now, node, None);
-                self.homes_changed(now);
-            }
-            HomesOutput::Observed(_) => {
-                self.gatherer.refresh(now);
-                self.addresses_changed(now);
-            }
-            HomesOutput::Frame(home, frame) => self.home_frame(now, home, &frame),
-            HomesOutput::Refused(reason) => {
-                self.refused = Some(reason);
-                if reason == RefuseReason::Credential {
-                    self.renewal.hurry(now);
-                }
-            }
-        }
-    }
-
-    fn lookups_said(&mut self, now: Now, output: LookupsOutput) {
-        match output {
-            LookupsOutput::Frame(home, frame) => {
-                self.homes.write(home, frame);
-            }
-            LookupsOutput::Result(Asker::Own, result) => self.publisher.handle_read_back(now, &result),
-            LookupsOutput::Result(Asker::Call(id), result) => {
-                self.calls.handle_lookup(now, &self.realm, id, result);
-            }
-            LookupsOutput::Result(Asker::Contact(aor), result) => self.deliver_to(now, aor, result),
-        }
-    }
-
-    fn deliver_to(&mut self, now: Now, aor: Aor, result: LookupResult) {
-        let reachable = match result {
-            LookupResult::Found { settled: false, .. } => return,
-            LookupResult::Found { account, entries, .. } => {
-                self.book.pin(&aor, account.root) && !entries.is_empty()
-            }
-            LookupResult::NoSuchAccount | LookupResult::Unreachable => false,
-        };
-        self.book_changed(None);
-        match self.book.message_for(&aor) {
-            Some(message) if reachable && self.deliveries.len() < PENDING_MAX => {
-                let id = self.calls.send_message(now, &self.realm, aor.clone(), &message);
-                self.deliveries.insert(id, aor);
-            }
-            Some(_) | None => self.book.delivered(now, &aor, false),
-        }
-    }
-
-    fn publisher_said(&mut self, now: Now, output: PublisherOutput) {
-        match output {
-            PublisherOutput::Frame(home, frame) => {
-                self.homes.write(home, frame);
-            }
-            PublisherOutput::ReadBack => self.lookups.start(now, Asker::Own, &self.aor, true),
-            PublisherOutput::Sequence(sequence) => {
-                self.store(SELF, SEQUENCE, sequence.to_be_bytes().to_vec())
-            }
-            PublisherOutput::Entry(entry) => {
-                self.entry = entry;
-                self.identify();
-            }
-            PublisherOutput::Online(_) => {}
-            PublisherOutput::NewerRecord(record) => {
-                self.renewal.set_record((*record).clone());
-                self.record = *record;
-                self.identify();
-            }
-        }
-    }
-
     /// The time to go by: this device's, but never before the newest that the realm signed (DESIGN §3, Clock).
     fn trusted(&self, now: Now) -> Now {
         Now { unix: self.realm.trusted_now(now.unix), ..now }
@@ -541,53 +403,6 @@ impl Client {
 
     fn addresses_changed(&mut self, now: Now) {
         self.calls.set_local_addrs(now, self.hosts.clone(), self.gatherer.reflexive());
-    }
-
-    fn calls_said(&mut self, now: Now, output: CallsOutput) {
-        match output {
-            CallsOutput::Sip { via_home, envelope } => {
-                self.homes.write(via_home, Frame::new(FrameKind::SipSend, envelope.encode()));
-            }
-            CallsOutput::Datagram { to, bytes } => self.outputs.push_back(Output::Datagram { to, bytes }),
-            CallsOutput::RelayLinkWanted(relay) => {
-                match self.homes.attached(relay) {
-                    Some(home) => self.calls.relay_link(now, relay, Some(relay_link(&home))),
-                    None => {
-                        if !self.homes.want(now, relay, &mut self.links) {
-                            self.calls.relay_link(now, relay, None);
-                        }
-                    }
-                };
-            }
-            CallsOutput::RelayLinkDone(relay) => self.homes.unwant(now, relay, &mut self.links),
-            CallsOutput::RelayFrame { relay, frame } => {
-                self.homes.write(relay, frame);
-            }
-            CallsOutput::Lookup { id, aor, past_cache } => {
-                self.lookups.start(now, Asker::Call(id), &aor, past_cache);
-            }
-            CallsOutput::Event(event) => {
-                self.history.take(&event);
-                if let State::Ended(ended) = &event.state
-                    && ended.answered
-                {
-                    // Somebody who answered is worth telling again soon, should a tag still wait.
-                    self.deliver(now);
-                }
-                self.outputs.push_back(Output::Event(Event::Call(event)));
-            }
-            CallsOutput::Incoming(incoming) => {
-                let news = self.book.handle_incoming(now, &incoming);
-                self.tell_contact(incoming.from, news);
-                self.book_changed(None);
-            }
-            CallsOutput::MessageDone { id, result } => {
-                if let Some(aor) = self.deliveries.remove(&id) {
-                    self.book.delivered(now, &aor, result.is_ok());
-                    self.book_changed(None);
-                }
-            }
-        }
     }
 }
 
@@ -733,8 +548,4 @@ fn identity(
         nonce,
         entry,
     }
-}
-
-fn relay_link(home: &Home) -> RelayLink {
-    RelayLink { udp: home.udp, exporter: home.exporter, transport: home.transport }
 }
