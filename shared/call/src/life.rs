@@ -313,7 +313,13 @@ impl Call {
             PlaneEvent::Hearing { hears_us, we_hear, reported } => {
                 self.note(now, Some(at), Step::Hearing(hears_us, we_hear));
                 if !(hears_us && we_hear) && up {
-                    self.deaf(now, device, at, reported);
+                    if reported
+                        && !hears_us
+                        && let Some(leg) = self.legs.get_mut(at)
+                    {
+                        leg.plane.unheard(now);
+                    }
+                    self.deaf(now, device, at, reported && hears_us);
                 }
             }
             PlaneEvent::MicSilent { .. } => {}
@@ -351,7 +357,7 @@ impl Call {
     }
 
     /// One direction carries nothing: check every way anew, and let the peer know by signalling what we hear.
-    fn deaf(&mut self, now: Now, device: &mut Device, at: usize, reported: bool) {
+    fn deaf(&mut self, now: Now, device: &mut Device, at: usize, reports_pass: bool) {
         let due = self.probed_at.is_none_or(|before| now.mono.since(before) >= Duration::from_secs(2));
         let terms = device.terms(Vec::new(), &self.peer);
         let Some(leg) = self.legs.get_mut(at) else { return };
@@ -363,7 +369,8 @@ impl Call {
             leg.plane.probe_paths(now);
             leg.plane.relay_deaf(now, device);
         }
-        if !reported {
+        if !reports_pass {
+            // Where it does not hear us, it does not hear our reports either.
             let report = leg.plane.sealed_report(now);
             leg.request(now, device, Method::Info, None, Terms { report, ..terms }.encode());
         }

@@ -70,8 +70,12 @@ pub(crate) struct Plane {
     session: Option<Session>,
     path: Option<PathChange>,
     pub(crate) refused: Option<Reason>,
+    /// Whether sound of the peer came, by what was last known: a call that falls silent is not one that was heard.
     pub(crate) heard: bool,
+    /// Whether the peer said that ours came, likewise.
     pub(crate) was_heard: bool,
+    /// When a sealed packet of the peer was last opened.
+    opened_at: Option<Instant>,
     pub(crate) mic_silent: bool,
     closed: bool,
     /// The call is over: what is there carries the BYE, nothing new is opened.
@@ -113,6 +117,7 @@ impl Plane {
             refused: None,
             heard: false,
             was_heard: false,
+            opened_at: None,
             mic_silent: false,
             closed: false,
             leaving: false,
@@ -263,6 +268,7 @@ impl Plane {
             return false;
         }
         if session.handle_packet(now, packet).authentic() {
+            self.opened_at = Some(now.mono);
             if !(self.relay_only && matches!(route, Route::Direct(_))) {
                 self.agent.heard(now, route);
             }
@@ -325,6 +331,16 @@ impl Plane {
     /// Something is wrong: check every way again.
     pub(crate) fn probe_paths(&mut self, now: Now) {
         self.agent.network_changed(now);
+    }
+
+    /// The peer says that it does not hear us.
+    pub(crate) fn unheard(&mut self, now: Now) {
+        self.agent.unheard(now);
+    }
+
+    /// Whether nothing of the peer was opened for this long, though it once was.
+    pub(crate) fn silent_for(&self, now: Now, time: Duration) -> bool {
+        self.opened_at.is_some_and(|at| now.mono.since(at) >= time)
     }
 
     pub(crate) fn path(&self) -> Option<PathChange> {
@@ -443,11 +459,14 @@ impl Plane {
             }
             MediaEvent::Stats(stats) => PlaneEvent::Stats(stats),
             MediaEvent::BothWays => {
-                self.was_heard = true;
+                (self.heard, self.was_heard) = (true, true);
                 PlaneEvent::Hearing { hears_us: true, we_hear: true, reported: true }
             }
             MediaEvent::OneWay { hears_us, we_hear, reported } => {
-                self.was_heard |= hears_us;
+                self.heard = we_hear;
+                if reported {
+                    self.was_heard = hears_us;
+                }
                 PlaneEvent::Hearing { hears_us, we_hear, reported }
             }
             MediaEvent::MicSilent { ours, peers } => {

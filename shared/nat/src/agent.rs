@@ -29,8 +29,8 @@ use yodel_wire::time::{Instant, Now};
 use crate::budget::Budget;
 use crate::candidate::{Candidate, CandidateKind, CandidateRefused, canonical};
 use crate::check::{Checks, Far};
-use crate::choice::{PathKind, RelayKind, RelayRef, Route};
-use crate::limits::{FAILED_AFTER, LOCAL_CANDIDATES_MAX, LOST_AFTER, RELAYS_MAX, SILENCE};
+use crate::choice::{PathKind, RelayKind, RelayRef, Route, Standing};
+use crate::limits::{FAILED_AFTER, LOCAL_CANDIDATES_MAX, LOST_AFTER, RELAYS_MAX, SHUN_UNHEARD, SILENCE};
 use crate::stun::{self, Class, Transaction};
 
 mod exchange;
@@ -302,6 +302,22 @@ impl Agent {
     pub fn network_changed(&mut self, now: Now) {
         self.probe_all(now.mono);
         self.news(now);
+        self.step(now.mono);
+    }
+
+    /// The peer says that it hears nothing of us, though checks of the direct path in use are answered: something lets
+    /// those through and not the sound. Another way is taken, where one works.
+    pub fn unheard(&mut self, now: Now) {
+        let current = self.selected.map(|selected| selected.route);
+        let works = |checks: &Checks| checks.standing(now.mono, false) == Standing::Working;
+        let elsewhere = self.routes.iter().any(|(route, checks)| Some(*route) != current && works(checks));
+        if let Some(route @ Route::Direct(_)) = current
+            && elsewhere
+            && let Some(checks) = self.routes.get_mut(&route)
+            && works(checks)
+        {
+            checks.shunned_until = Some(now.mono + SHUN_UNHEARD);
+        }
         self.step(now.mono);
     }
 

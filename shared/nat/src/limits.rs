@@ -56,6 +56,10 @@ pub const GRACE_MIN: Duration = Duration::from_millis(60);
 /// does not make the sound jump.
 pub const SHUN: Duration = Duration::from_secs(3);
 
+/// How long a route that answers checks and carries no sound is not gone back to while another works: a firewall that
+/// tells the two apart will not change its mind within a call, and every try costs a second of silence.
+pub const SHUN_UNHEARD: Duration = Duration::from_secs(600);
+
 /// A wanted path that no route has provided for this long after the last news (a candidate, a relay) has failed. Five
 /// checks and their answers over the slowest path one could speak over are through by then.
 pub const FAILED_AFTER: Duration = Duration::from_secs(8);

@@ -156,6 +156,23 @@ fn the_path_dies_and_the_other_carries_on() {
 }
 
 #[test]
+fn a_path_that_carries_checks_and_no_sound_is_left() {
+    let mut net = talking_direct();
+    let now = net.clock();
+    net.phones[0].agent.unheard(now);
+    net.run_for(30_000);
+    assert_eq!(kinds(&net), [Some(PathKind::RelayUdp); 2]);
+    // With nowhere to go it stays.
+    let mut net = talking_direct();
+    net.relay_cut = true;
+    net.run_for(10_000);
+    let now = net.clock();
+    net.phones[0].agent.unheard(now);
+    net.run_for(1_000);
+    assert_eq!(kinds(&net), [Some(PathKind::Direct); 2]);
+}
+
+#[test]
 fn one_direction_dies_and_both_move() {
     for cut in [0, 1] {
         let mut net = talking_direct();

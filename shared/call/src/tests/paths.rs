@@ -84,3 +84,20 @@ fn the_other_relay_takes_over_when_a_supernode_dies() {
     assert!(world.causes(0).is_empty(), "{}", world.story(0));
     assert!(now > heard + 100, "{} {}\n{}", heard, now, world.story(0));
 }
+
+#[test]
+fn a_call_that_falls_silent_says_so_on_both_sides() {
+    for (from, caller, callee) in
+        [(0, Cause::MediaOneWayOut, Cause::MediaOneWayIn), (1, Cause::MediaOneWayIn, Cause::MediaOneWayOut)]
+    {
+        let mut world = World::pair(7);
+        let call = world.dial(0, "bob");
+        world.run(ms(3_000));
+        world.mute_media_from = Some(from);
+        world.run(ms(4_000));
+        world.hangup(0, call);
+        world.run(ms(500));
+        assert_eq!(world.causes(0), [caller], "{}", world.story(0));
+        assert_eq!(world.causes(1), [callee], "{}", world.story(1));
+    }
+}
