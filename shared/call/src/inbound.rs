@@ -18,7 +18,9 @@ use crate::device::{BOX_TYPE, Peer};
 use crate::event::{CallId, CallsOutput, Role};
 use crate::leg::{LegState, method_of, named};
 use crate::life::{Call, Phase, base_of, id_of};
-use crate::limits::{ANSWERING_MAX, CALLS_KEPT_MAX, CALLS_MAX_ECHO, CALLS_MAX_PHONE, EARLY_MESSAGES_MAX};
+use crate::limits::{
+    ABANDONED_AFTER, ANSWERING_MAX, CALLS_KEPT_MAX, CALLS_MAX_ECHO, CALLS_MAX_PHONE, EARLY_MESSAGES_MAX,
+};
 use crate::message::sealed_answer;
 use crate::statement::Kind;
 use crate::terms::Terms;
@@ -225,6 +227,7 @@ impl Calls {
             return;
         };
         let homes = terms.homes.clone();
+        self.end_abandoned(now, node);
         let dialling = self.dialling(&believed.aor).map(|call| (call.base.clone(), call.budget.clone()));
         // Should both have dialled, it is one call, with one allowance.
         let (own_base, budget) =
@@ -277,6 +280,19 @@ impl Calls {
             call.accept(now, device, None);
         }
         self.keep(call);
+    }
+
+    /// A device that calls anew while it has been silent in a call with us has lost that one: its daemon was killed,
+    /// most likely. Without this it would hear that we are busy, with itself.
+    fn end_abandoned(&mut self, now: Now, node: NodeId) {
+        for call in self.calls.values_mut().filter(|call| call.answered_at.is_some() && !call.is_over()) {
+            let leg = call.current.and_then(|at| call.legs.get(at));
+            let abandoned =
+                leg.is_some_and(|leg| leg.peer.node == node && leg.plane.silent_for(now, ABANDONED_AFTER));
+            if abandoned {
+                call.end(now, &mut self.device, Cause::PathLost, "their device calls anew");
+            }
+        }
     }
 
     fn is_busy(&self, dialling: Option<&str>) -> bool {

@@ -109,6 +109,10 @@ pub const PLANE_LINGER: Duration = Duration::from_millis(250);
 /// A call that was answered for less than this is not judged by what was heard: both ends know after 2 s (D§8).
 pub const JUDGED_AFTER: Duration = Duration::from_millis(1_500);
 
+/// A call whose peer was silent for this long and whose device calls anew is over for it. Longer than any change of
+/// paths takes; shorter than a daemon and its user take to call again.
+pub const ABANDONED_AFTER: Duration = Duration::from_millis(500);
+
 /// Calls kept in all, ended ones that linger among them. When full, the oldest ended one goes; when none has ended, an
 /// incoming INVITE is not answered.
 pub const CALLS_KEPT_MAX: usize = 128;

@@ -101,3 +101,17 @@ fn a_call_that_falls_silent_says_so_on_both_sides() {
         assert_eq!(world.causes(1), [callee], "{}", world.story(1));
     }
 }
+
+#[test]
+fn a_device_that_lost_its_call_may_call_again_at_once() {
+    let mut world = World::pair(8);
+    world.dial(0, "bob");
+    world.run(ms(2_000));
+    // Its daemon is killed: the peer hears nothing more, and nobody says goodbye.
+    world.restart(0);
+    world.run(ms(600));
+    world.dial(0, "bob");
+    world.run(ms(2_000));
+    assert_eq!(world.causes(1), [Cause::PathLost], "{}", world.story(1));
+    assert!(world.causes(0).is_empty(), "{}", world.story(0));
+}

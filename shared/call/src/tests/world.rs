@@ -205,6 +205,21 @@ impl World {
         index
     }
 
+    /// The daemon of this phone is killed and started again: it knows nothing of its calls.
+    pub(super) fn restart(&mut self, phone: usize) {
+        let config = Config { role: Role::Phone, allow_loopback: false };
+        let mut seed = [0; 32];
+        self.rng.fill_bytes(&mut seed);
+        let record = self.record(&self.phones[phone].keys.aor.clone());
+        let now = self.now();
+        let at = &mut self.phones[phone];
+        at.calls = Calls::new(at.keys.identity(&record), config, Box::new(Narrow), seed);
+        at.calls.set_contacts(at.contacts.clone());
+        at.calls.set_local_addrs(now, vec![at.addr], vec![]);
+        let homes = at.homes.clone();
+        self.set_homes(phone, &homes);
+    }
+
     /// Accounts list all their devices.
     fn records(&mut self) {
         for at in 0..self.phones.len() {
