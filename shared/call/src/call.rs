@@ -142,7 +142,9 @@ impl Calls {
         for call in self.calls.values_mut() {
             for leg in &mut call.legs {
                 for node in &gone {
-                    leg.plane.relay_link(now, *node, None);
+                    if leg.plane.relay_link(now, *node, None) {
+                        self.device.out.push_back(CallsOutput::RelayLinkWanted(*node));
+                    }
                     leg.plane.home_gone(now, &mut self.device, *node);
                 }
                 for (node, link) in &fresh {
@@ -197,7 +199,10 @@ impl Calls {
         }
         for call in self.calls.values_mut() {
             for leg in &mut call.legs {
-                leg.plane.relay_link(now, relay, link);
+                // A home that is lost for signalling may be reached another way, and carry on.
+                if leg.plane.relay_link(now, relay, link) {
+                    self.device.out.push_back(CallsOutput::RelayLinkWanted(relay));
+                }
             }
         }
         self.pump(now, None);

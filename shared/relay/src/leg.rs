@@ -264,13 +264,20 @@ impl Leg {
         self.transport = transport;
         self.link_lost = None;
         self.request(now.mono);
+        if self.confirmed.is_some() && transport == Transport::Tls {
+            // Whoever comes back over TLS has most likely lost UDP.
+            self.fall_back();
+        }
     }
 
-    /// The link to the relay ended. Packets go on over a confirmed address for a while.
-    pub fn link_down(&mut self, now: Now) {
-        if !self.ended && self.link_lost.is_none() {
+    /// The link to the relay ended. Packets go on over a confirmed address for a while. True when that is news: the
+    /// session wants a new link.
+    pub fn link_down(&mut self, now: Now) -> bool {
+        let news = !self.ended && self.link_lost.is_none();
+        if news {
             self.link_lost = Some(now.mono);
         }
+        news
     }
 
     /// Ends the session for both ends.

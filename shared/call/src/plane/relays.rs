@@ -77,14 +77,16 @@ impl Plane {
         self.events.push_back(PlaneEvent::RelayAsked(node));
     }
 
-    pub(crate) fn relay_link(&mut self, now: Now, node: NodeId, link: Option<RelayLink>) {
+    /// The link to a supernode is up, or gone. True when a session there waits for a new one.
+    pub(crate) fn relay_link(&mut self, now: Now, node: NodeId, link: Option<RelayLink>) -> bool {
+        let mut waits = false;
         for relay in self.relays.values_mut().filter(|relay| relay.node == node) {
             match (&mut relay.way, link) {
                 (RelayWay::Waiting, Some(link)) => {
                     relay.way = RelayWay::Leg(Box::new(RelayLeg::join(now, config(link), relay.token)));
                 }
                 (RelayWay::Leg(leg), Some(link)) => leg.link_up(now, &link.exporter, link.transport),
-                (RelayWay::Leg(leg), None) => leg.link_down(now),
+                (RelayWay::Leg(leg), None) => waits |= leg.link_down(now),
                 (RelayWay::Waiting, None) => {
                     relay.way = RelayWay::Down;
                     self.events.push_back(PlaneEvent::RelayDown("the supernode cannot be reached"));
@@ -92,6 +94,7 @@ impl Plane {
                 (RelayWay::Down, _) => {}
             }
         }
+        waits
     }
 
     /// A home that may carry a session of ours is gone: another is opened before the packets stop.
