@@ -135,12 +135,8 @@ fn a_revoked_device_neither_calls_nor_is_called() {
         realm.restart_supernode(supernode);
     }
     realm.run_for(Duration::from_secs(60));
-    let audio = realm.mouth_of(bob);
-    let peer = realm[alice].aor.clone();
-    let dial = yodel::command::Dial { peer, audio, relay_only: false, max: None, ring_timeout: None };
-    let refused = realm.ask(bob, Request::Dial(dial)).unwrap_err();
-    assert_eq!(refused.cause, Some(Cause::SigninExpired));
-    assert_eq!(refused.exit as u8, 4);
+    let refused = caused(&mut realm, bob, alice);
+    assert_eq!((refused, exit(refused)), (Cause::SigninExpired, 4));
     let cause = caused(&mut realm, alice, bob);
     assert_eq!((cause, exit(cause)), (Cause::PeerOffline, 6));
 }
@@ -150,10 +146,8 @@ fn a_clock_that_runs_ahead_is_named_and_one_that_runs_behind_is_led() {
     let (mut realm, alice, bob) = pair(31, CONE, CONE);
     let node = realm[alice].node;
     realm.world.skew_clock(node, 3_600_000);
-    let (peer, audio) = (realm[bob].aor.clone(), realm.mouth_of(alice));
-    let dial = yodel::command::Dial { peer, audio, relay_only: false, max: None, ring_timeout: None };
-    let refused = realm.ask(alice, Request::Dial(dial)).unwrap_err();
-    assert_eq!(refused.cause.map(|cause| (cause, exit(cause))), Some((Cause::SigninClock, 4)));
+    let refused = caused(&mut realm, alice, bob);
+    assert_eq!((refused, exit(refused)), (Cause::SigninClock, 4));
     // Behind: the newest time that the realm signed leads it.
     realm.world.skew_clock(node, -3_600_000);
     realm[bob].manners = Manners::Decline(Duration::from_millis(500));

@@ -81,21 +81,17 @@ impl Client {
         if dial.peer.realm != self.aor.realm {
             return Err(other_realm());
         }
-        if self.is_out() {
-            return Err(Failure {
-                exit: Exit::NotSignedIn,
-                message: "this device's credential has ended or was revoked; sign in again".into(),
-                cause: Some(Cause::SigninExpired),
-            });
-        }
-        if self.homes.clock_is_off(now) {
-            return Err(Failure {
-                exit: Exit::NotSignedIn,
-                message: "this device's clock is off by more than five minutes".into(),
-                cause: Some(Cause::SigninClock),
-            });
-        }
         let target = if dial.peer.is_echo() { Target::Echo } else { Target::Account(dial.peer) };
+        let hindered = if self.is_out() {
+            Some((Cause::SigninExpired, "this device's credential has ended or was revoked; sign in again"))
+        } else if self.homes.clock_is_off(now) {
+            Some((Cause::SigninClock, "this device's clock is off by more than five minutes"))
+        } else {
+            None
+        };
+        if let Some((cause, detail)) = hindered {
+            return Ok(Reply::Call(self.calls.dial_refused(now, &self.realm, &target, cause, detail)));
+        }
         let options = DialOptions {
             audio: dial.audio,
             relay_only: dial.relay_only,

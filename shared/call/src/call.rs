@@ -227,6 +227,23 @@ impl Calls {
         id
     }
 
+    /// Notes an attempt that could not begin, and why: it ends at once, and `why` knows of it like of any other.
+    pub fn dial_refused(
+        &mut self,
+        now: Now,
+        realm: &Realm,
+        target: &Target,
+        cause: Cause,
+        detail: &str,
+    ) -> CallId {
+        let mut call = Call::begin(now, &mut self.device, realm, target);
+        call.end(now, &mut self.device, cause, detail);
+        let id = call.id;
+        self.keep(call);
+        self.pump(now, Some(realm));
+        id
+    }
+
     /// The user interface, or auto-answer, shows the ring of this incoming call: only now the caller is told.
     pub fn ring_shown(&mut self, now: Now, call: CallId) {
         if let Some(call) = self.calls.get_mut(&call) {

@@ -36,17 +36,11 @@ impl Call {
         target: &Target,
         options: DialOptions,
     ) -> Call {
-        let base = device.ids.call_id();
-        let peer = match target {
-            Target::Account(aor) => aor.clone(),
-            Target::Echo => Aor::echo(realm.name().clone()),
-        };
-        let mut call = Call::new(now, &base, Direction::Out, peer);
+        let mut call = Call::begin(now, device, realm, target);
         call.audio = Some(options.audio);
         call.relay_only = options.relay_only;
         call.max = options.max;
         call.ring_timeout = options.ring_timeout.unwrap_or(RING_TIMEOUT);
-        call.emit(device, now, State::Resolving);
         if realm.check_alive(&device.identity.credential, now.unix).is_err() {
             call.end(now, device, Cause::SigninExpired, "this device's credential is not valid any more");
         } else if call.peer.is_echo() {
@@ -55,6 +49,18 @@ impl Call {
         } else {
             call.ask(now, device, false);
         }
+        call
+    }
+
+    /// An outgoing call of which nothing is known but its peer.
+    pub(crate) fn begin(now: Now, device: &mut Device, realm: &Realm, target: &Target) -> Call {
+        let base = device.ids.call_id();
+        let peer = match target {
+            Target::Account(aor) => aor.clone(),
+            Target::Echo => Aor::echo(realm.name().clone()),
+        };
+        let call = Call::new(now, &base, Direction::Out, peer);
+        call.emit(device, now, State::Resolving);
         call
     }
 
