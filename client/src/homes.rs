@@ -548,10 +548,11 @@ impl Homes {
     }
 
     fn attempt(&mut self, now: Now, node: NodeId, links: &mut LinkIds) {
+        let shut = self.udp_seems_shut();
         let Some(supernode) = self.supernodes.get_mut(&node) else { return };
         supernode.not_before = None;
         let (udp, has_tcp) = (supernode.udp.first().copied(), !supernode.tcp.is_empty());
-        let at = if udp.is_some() { now.mono + TLS_AFTER } else { now.mono };
+        let at = if udp.is_some() && !shut { now.mono + TLS_AFTER } else { now.mono };
         if has_tcp {
             self.fallbacks.push(Fallback { node, at, tcp: 0 });
         }
@@ -560,6 +561,12 @@ impl Homes {
             None if has_tcp => {}
             None => self.failed(now, node),
         }
+    }
+
+    /// Whether all that is warm came over TLS: then TLS is tried at once, for a call may wait for a relay.
+    fn udp_seems_shut(&self) -> bool {
+        let mut warm = self.attachments.values().filter(|a| matches!(a.stage, Stage::Warm)).peekable();
+        warm.peek().is_some() && warm.all(|a| a.transport == Transport::Tls)
     }
 
     /// Tries TLS beside a QUIC that did not answer yet; and the next port when this one is shut.
