@@ -10,7 +10,10 @@ use crate::account::{AccountCertificate, AccountRecord};
 use crate::bulletin::{Bulletin, RevokedPage, RevokedSet, revoked_hash};
 use crate::credential::{Credential, IssuerId};
 use crate::keys::PublicKey;
-use crate::limits::{BULLETIN_FRESH, CLOCK_TOLERANCE, CREDENTIAL_GRACE};
+use crate::limits::{
+    ACCOUNT_CERTIFICATE_LIFE, BULLETIN_FRESH, CLOCK_TOLERANCE, CREDENTIAL_GRACE, DEVICE_CREDENTIAL_LIFE,
+    SUPERNODE_CREDENTIAL_LIFE,
+};
 use crate::name::RealmName;
 use crate::node::NodeId;
 use crate::signed::SignedError;
@@ -219,7 +222,9 @@ impl Realm {
         Ok(credential)
     }
 
-    /// Whether a credential whose signature was checked before is alive now.
+    /// Whether a credential whose signature was checked before is alive now. It lives no longer than credentials of its
+    /// kind do, whatever it says: a stolen issuer key whose dates are over can still sign backdated, and must not sign
+    /// for ever.
     ///
     /// # Errors
     /// `NotYetValid`, `Expired`, `Revoked`.
@@ -227,7 +232,9 @@ impl Realm {
         if self.is_revoked(credential.node) {
             return Err(CredentialError::Revoked);
         }
-        match self.within(credential.not_before, credential.not_after, now) {
+        let life = if credential.is_supernode() { SUPERNODE_CREDENTIAL_LIFE } else { DEVICE_CREDENTIAL_LIFE };
+        let end = credential.not_after.min(credential.not_before + life);
+        match self.within(credential.not_before, end, now) {
             Within::Yes => Ok(()),
             Within::Before => Err(CredentialError::NotYetValid),
             Within::After => Err(CredentialError::Expired),
@@ -360,7 +367,8 @@ impl Realm {
         let issuer =
             self.issuer(certificate.issuer, certificate.not_before).ok_or(RealmError::UnknownIssuer)?;
         certificate.verify_with(&issuer)?;
-        match self.within(certificate.not_before, certificate.not_after, now) {
+        let end = certificate.not_after.min(certificate.not_before + ACCOUNT_CERTIFICATE_LIFE);
+        match self.within(certificate.not_before, end, now) {
             Within::Yes => Ok(()),
             Within::Before => Err(RealmError::NotYetValid),
             Within::After => Err(RealmError::Expired),
@@ -404,6 +412,7 @@ enum Within {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::account::AccountCertificateFields;
     use crate::bulletin::BulletinFields;
     use crate::credential::CredentialFields;
     use crate::keys::{BadSignature, SigningKey};
@@ -485,6 +494,35 @@ mod tests {
         assert_eq!(at(late, late - BULLETIN_FRESH + secs(1)), Err(CredentialError::Expired));
         assert_eq!(at(end + days(7), T0), Ok(()));
         assert_eq!(at(end + days(7) + secs(1), T0), Err(CredentialError::Expired));
+    }
+
+    #[test]
+    fn nothing_lives_longer_than_its_kind_whatever_an_issuer_signs() {
+        let mut realm = realm();
+        let late = T0 + days(100);
+        accept(&mut realm, &bulletin(1, late, &revoked(&[])));
+        let year = T0 + days(364);
+        let kinds =
+            [(device_fields(0), DEVICE_CREDENTIAL_LIFE), (supernode_fields(1), SUPERNODE_CREDENTIAL_LIFE)];
+        for (fields, life) in kinds {
+            let start = late - life - TOLERANCE;
+            let credential = |not_before| {
+                let fields = CredentialFields { not_before, not_after: year, ..fields.clone() };
+                Credential::issue(&issuer(), fields).unwrap()
+            };
+            let believed =
+                |not_before| realm.verify_credential(credential(not_before).bytes(), late).map(|_| ());
+            assert_eq!(believed(start), Ok(()));
+            assert_eq!(believed(start - secs(1)), Err(CredentialError::Expired));
+        }
+        let start = late - ACCOUNT_CERTIFICATE_LIFE - TOLERANCE;
+        let believed = |not_before| {
+            let fields = AccountCertificateFields { not_before, not_after: year, ..certificate_fields() };
+            let certificate = AccountCertificate::issue(&issuer(), fields).unwrap();
+            realm.verify_account_certificate(certificate.bytes(), late).map(|_| ())
+        };
+        assert_eq!(believed(start), Ok(()));
+        assert_eq!(believed(start - secs(1)), Err(RealmError::Expired));
     }
 
     #[test]
