@@ -134,3 +134,55 @@ pub fn verify_entry(
 pub fn shortest_life(verified: &Verified, now: UnixTime) -> Option<Duration> {
     verified.contact.entries().iter().map(|entry| entry.expires.since(now)).min()
 }
+
+#[cfg(test)]
+mod tests {
+    use yodel_identity::node::NodeId;
+    use yodel_identity::signed::{Record, envelope, open};
+
+    use super::*;
+    use crate::record::ContactEntryFields;
+    use crate::testing::RealmFixture;
+
+    /// One forgery per field: each is another entry under the old signature.
+    #[test]
+    fn every_field_of_an_entry_stands_under_the_devices_signature() {
+        let net = RealmFixture::new();
+        let device = net.device("bob", 2);
+        let entry = device.entry(5, net.now);
+        assert!(verify_entry(&net.realm, &device.account, entry.bytes(), net.now).is_some());
+        let fields = entry.fields();
+        let second = Duration::from_secs(1);
+        let forgeries = [
+            ContactEntryFields { sequence: 6, ..fields.clone() },
+            ContactEntryFields { issued: fields.issued + second, ..fields.clone() },
+            ContactEntryFields { expires: fields.expires - second, ..fields.clone() },
+            ContactEntryFields { homes: vec![NodeId([1; 16]), NodeId([3; 16])], ..fields.clone() },
+            ContactEntryFields { homes: vec![NodeId([2; 16]), NodeId([1; 16])], ..fields.clone() },
+            ContactEntryFields { capabilities: 3, ..fields.clone() },
+            ContactEntryFields { nonce: [8; 16], ..fields.clone() },
+            ContactEntryFields { credential: [8; 32], ..fields.clone() },
+            ContactEntryFields { withdrawn: true, homes: vec![], ..fields.clone() },
+        ];
+        let (_, signature) = open(entry.bytes()).unwrap();
+        for forgery in forgeries {
+            let forged = envelope(&forgery.encode(), &signature);
+            assert!(ContactEntry::decode_unverified(&forged).is_ok(), "well-formed: {forgery:?}");
+            assert_eq!(verify_entry(&net.realm, &device.account, &forged, net.now), None, "{forgery:?}");
+        }
+    }
+
+    #[test]
+    fn an_entry_speaks_for_its_own_device_alone() {
+        let mut net = RealmFixture::new();
+        let (bob, carol) = (net.device("bob", 2), net.device("carol", 3));
+        let entry = carol.entry(5, net.now);
+        assert_eq!(verify_entry(&net.realm, &bob.account, entry.bytes(), net.now), None, "not listed");
+        let posing = ContactEntryFields { device: bob.credential.node, ..entry.fields().clone() };
+        let (_, signature) = open(entry.bytes()).unwrap();
+        let forged = envelope(&posing.encode(), &signature);
+        assert_eq!(verify_entry(&net.realm, &bob.account, &forged, net.now), None, "another's key");
+        net.revoke(carol.credential.node);
+        assert_eq!(verify_entry(&net.realm, &carol.account, entry.bytes(), net.now), None, "revoked");
+    }
+}
