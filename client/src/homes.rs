@@ -162,9 +162,25 @@ impl Homes {
         }
     }
 
-    /// The credential shown to homes from the next attachment on.
+    /// The credential shown to homes: to those that are warm at once, or they would let go when the old one ends.
     pub fn set_credential(&mut self, credential: Vec<u8>) {
         self.credential = credential;
+        let hello = self.hello().encode();
+        for (link, attachment) in &self.attachments {
+            if matches!(attachment.stage, Stage::Warm) {
+                self.outputs.push_back(HomesOutput::Link(*link, LinkAction::Write(hello.clone())));
+            }
+        }
+    }
+
+    fn hello(&self) -> Hello {
+        Hello {
+            credential: self.credential.clone(),
+            role: LinkRole::Device,
+            versions: (VERSION, VERSION),
+            epoch: self.epoch,
+            boot: self.boot,
+        }
     }
 
     /// Who serves, by the newest bulletin. Homes that it no longer names are left.
@@ -326,18 +342,11 @@ impl Homes {
     }
 
     fn opened(&mut self, now: Now, link: LinkId, peer: &LinkPeer) {
-        let credential = self.credential.clone();
+        let hello = self.hello();
         let Some(attachment) = self.attachments.get_mut(&link) else { return };
         attachment.stage = Stage::Greeted;
         attachment.exporter = peer.exporter;
         attachment.rtt = now.mono.since(attachment.began);
-        let hello = Hello {
-            credential,
-            role: LinkRole::Device,
-            versions: (VERSION, VERSION),
-            epoch: self.epoch,
-            boot: self.boot,
-        };
         self.outputs.push_back(HomesOutput::Link(link, LinkAction::Write(hello.encode())));
     }
 
@@ -355,6 +364,13 @@ impl Homes {
                 // A home that leaves in order is not asked again at once.
                 if let Some(supernode) = self.supernodes.get_mut(&node) {
                     supernode.not_before = Some(now.mono + BACKOFF_MAX);
+                }
+                if let Ok(Refuse {
+                    reason: reason @ (RefuseReason::Credential | RefuseReason::Revoked),
+                    ..
+                }) = Refuse::decode(&frame.body)
+                {
+                    self.outputs.push_back(HomesOutput::Refused(reason));
                 }
             }
             (FrameKind::Ping, Stage::Warm) => {

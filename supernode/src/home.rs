@@ -4,19 +4,22 @@
 //! before its old link is known to be dead. What is for it goes over the link it was heard on last. A `Hello` of another
 //! process start displaces all older links.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use yodel_identity::bulletin::RevokedPage;
 use yodel_identity::credential::{Credential, Subject};
 use yodel_identity::node::NodeId;
 use yodel_identity::realm::CredentialError;
 use yodel_overlay::attach::{Hello, LinkRole, Refuse, RefuseReason, Welcome};
 use yodel_relay::bucket::Bucket;
 use yodel_relay::server::LinkFacts;
+use yodel_wire::codec::DecodeError;
 use yodel_wire::frame::{Frame, FrameKind};
 use yodel_wire::machine::{LinkAction, LinkId, LinkPeer};
 use yodel_wire::time::{Instant, Now};
 
-use crate::limits::{COME_BACK, DEVICE_FRAMES_BURST, DEVICE_FRAMES_PER_S, LINKS_PER_DEVICE};
+use crate::limits::{COME_BACK, DEVICE_FRAMES_BURST, DEVICE_FRAMES_PER_S, LINKS_PER_DEVICE, PAGES_AT_ONCE};
 use crate::node::{Link, Role, Supernode};
 
 /// An attached device.
@@ -28,7 +31,26 @@ pub(crate) struct Device {
     pub(crate) bucket: Bucket,
     /// It has a request for the next bulletin open.
     pub(crate) wants_bulletin: bool,
-    pub(crate) credential: Credential,
+    /// The revoked set whose pages it got: once is enough.
+    pages_of: Option<[u8; 32]>,
+    credential: Credential,
+}
+
+/// The signed pages of the revoked set, for devices: only a set too long for the bulletin has any.
+#[derive(Debug, Default)]
+pub(crate) struct Pages {
+    set: [u8; 32],
+    pages: BTreeMap<u16, Vec<u8>>,
+}
+
+impl Pages {
+    /// Takes in a page that was believed. The pages of another set go.
+    pub(crate) fn keep(&mut self, page: &RevokedPage) {
+        if page.set != self.set {
+            *self = Pages { set: page.set, pages: BTreeMap::new() };
+        }
+        self.pages.insert(page.index, page.bytes().to_vec());
+    }
 }
 
 impl Supernode {
@@ -90,6 +112,7 @@ impl Supernode {
             boot: hello.boot,
             bucket: Bucket::new(now.mono, DEVICE_FRAMES_PER_S, DEVICE_FRAMES_BURST),
             wants_bulletin: false,
+            pages_of: None,
             credential: credential.clone(),
         });
         device.credential = credential;
@@ -112,6 +135,41 @@ impl Supernode {
         self.write(id, welcome.encode());
         if hello.epoch < self.realm.epoch() {
             self.send_bulletin(id);
+        }
+    }
+
+    /// An attached device shows its next credential, before the one it came with ends.
+    pub(crate) fn renewed_device(
+        &mut self,
+        now: Now,
+        id: LinkId,
+        node: NodeId,
+        body: &[u8],
+    ) -> Result<(), DecodeError> {
+        let hello = Hello::decode(body)?;
+        let key = self.links.get(&id).and_then(|link| link.peer.as_ref()).map(|peer| peer.key);
+        let credential = self.realm.verify_credential(&hello.credential, now.unix).ok();
+        let credential = credential
+            .filter(|credential| credential.node == node && Some(credential.key.0) == key)
+            .ok_or(DecodeError::Malformed)?;
+        if let Some(device) = self.devices.get_mut(&node)
+            && device.credential.serial < credential.serial
+        {
+            device.credential = credential;
+        }
+        Ok(())
+    }
+
+    /// Hands a device the pages of the revoked set, once.
+    pub(crate) fn send_pages(&mut self, id: LinkId, node: NodeId, set: Option<[u8; 32]>) {
+        let Some(device) = self.devices.get_mut(&node) else { return };
+        if set != Some(self.pages.set) || device.pages_of == set || self.pages.pages.is_empty() {
+            return;
+        }
+        device.pages_of = set;
+        let pages: Vec<Vec<u8>> = self.pages.pages.values().take(PAGES_AT_ONCE).cloned().collect();
+        for page in pages {
+            self.write(id, Frame::new(FrameKind::RevokedPage, page));
         }
     }
 
@@ -198,14 +256,14 @@ impl Supernode {
         }
     }
 
-    /// Hands the newest bulletin over, with the pages of a long revoked set.
+    /// Hands the newest bulletin over.
     pub(crate) fn send_bulletin(&mut self, id: LinkId) {
         if let Some(bytes) = self.realm.bulletin_bytes().map(<[u8]>::to_vec) {
             self.write(id, Frame::new(FrameKind::Bulletin, bytes));
         }
     }
 
-    /// Devices that were silent for too long are gone.
+    /// Devices that were silent for too long are gone, and those whose credential has ended.
     pub(crate) fn sweep_links(&mut self, now: Now) {
         let stale = |since: Instant, limit: Duration| now.mono.since(since) >= limit;
         let late: Vec<LinkId> = self
@@ -225,6 +283,15 @@ impl Supernode {
             .collect();
         for id in late {
             self.close(now, id);
+        }
+        let ended: Vec<LinkId> = self
+            .devices
+            .values()
+            .filter(|device| self.realm.check_alive(&device.credential, now.unix).is_err())
+            .flat_map(|device| device.links.iter().copied())
+            .collect();
+        for id in ended {
+            self.goodbye(now, id, RefuseReason::Credential, Duration::ZERO);
         }
     }
 }

@@ -23,6 +23,9 @@ pub const DEVICE_FRAMES_PER_S: u64 = 100;
 /// See [`DEVICE_FRAMES_PER_S`].
 pub const DEVICE_FRAMES_BURST: u64 = 400;
 
+/// Pages of the revoked set handed to a device in one go: 12,288 entries, and below what may wait on one link.
+pub const PAGES_AT_ONCE: usize = 24;
+
 /// INVITEs one device may send per second, toward anybody: nobody dials faster. A phone forks to 8 devices over two
 /// ways each, twice at once.
 pub const INVITES_PER_S: u64 = 2;

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
+use yodel_identity::bulletin::RevokedPage;
 use yodel_identity::node::NodeId;
 use yodel_identity::realm::Realm;
 use yodel_overlay::attach::RefuseReason;
@@ -32,7 +33,7 @@ use zeroize::Zeroizing;
 pub(crate) use self::links::{Link, Role};
 use crate::echo::{Echo, LOCAL};
 use crate::errand::Errands;
-use crate::home::Device;
+use crate::home::{Device, Pages};
 use crate::keys::NodeKeys;
 use crate::limits::CLIENTS_MAX;
 use crate::login::Login;
@@ -212,6 +213,7 @@ pub struct Supernode {
     pub(crate) relay: Relay,
     pub(crate) router: Router,
     pub(crate) echo: Echo,
+    pub(crate) pages: Pages,
     pub(crate) counters: Counters,
     pub(crate) outputs: VecDeque<Output<Event>>,
     pub(crate) stopping: bool,
@@ -255,6 +257,7 @@ impl Supernode {
             errands: Errands::default(),
             errands_run: 0,
             router: Router::default(),
+            pages: Pages::default(),
             counters: Counters::default(),
             outputs: VecDeque::new(),
             stopping: false,
@@ -328,6 +331,9 @@ impl Supernode {
     pub(crate) fn take_page(&mut self, now: Now, bytes: &[u8]) {
         let before: BTreeSet<NodeId> = self.realm.revoked().keys().copied().collect();
         if self.realm.accept_revoked_page(bytes, now.unix).is_ok() {
+            if let Ok(page) = RevokedPage::decode_unverified(bytes) {
+                self.pages.keep(&page);
+            }
             self.end_revoked(now, &before);
         }
     }

@@ -54,7 +54,10 @@ impl Client {
                 self.ask_for_news(home);
             }
             FrameKind::RevokedPage => {
-                let _ = self.realm.accept_revoked_page(&frame.body, now.unix);
+                let believed = self.realm.accept_revoked_page(&frame.body, now.unix).is_ok();
+                if believed && self.realm.is_revoked(self.credential.node) {
+                    self.homes.stop(now);
+                }
             }
             FrameKind::Enrolled | FrameKind::LoginRefused => {
                 self.renewal.handle_home_frame(now, frame, &mut self.realm);

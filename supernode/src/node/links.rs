@@ -129,6 +129,7 @@ impl Supernode {
             FrameKind::Goodbye => self.close(now, id),
             FrameKind::BulletinWanted => {
                 let wanted = BulletinWanted::decode(&frame.body)?;
+                self.send_pages(id, node, wanted.pages_of);
                 if wanted.have_epoch < self.realm.epoch() {
                     self.send_bulletin(id);
                 } else if let Some(device) = self.devices.get_mut(&node) {
@@ -138,6 +139,7 @@ impl Supernode {
             FrameKind::Write | FrameKind::Read => {
                 self.ring.handle_frame(now, RingPeer::Device(node), frame, &self.realm)?;
             }
+            FrameKind::Hello => self.renewed_device(now, id, node, &frame.body)?,
             FrameKind::SipSend => self.sip_send(now, node, &frame.body)?,
             FrameKind::RelayOpen
             | FrameKind::RelayJoin

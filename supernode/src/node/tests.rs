@@ -73,7 +73,12 @@ fn device(number: u8) -> Credential {
 }
 
 fn bulletin(epoch: u64, supernodes: &[u8], revoked: &[u8]) -> Vec<u8> {
-    let revoked: RevokedSet = revoked.iter().map(|n| (node(*n), T0 + 10 * DAY)).collect();
+    let revoked = revoked.iter().map(|n| (node(*n), T0 + 10 * DAY)).collect();
+    signed_bulletin(epoch, T0, supernodes, &revoked)
+}
+
+fn signed_bulletin(epoch: u64, issued: UnixTime, supernodes: &[u8], revoked: &RevokedSet) -> Vec<u8> {
+    let newest = yodel_identity::limits::BULLETIN_REVOKED_MAX;
     let entry = |n: &u8| SupernodeEntry {
         credential: supernode(*n),
         udp: vec![SocketAddr::from(([192, 0, 2, *n], 5061))],
@@ -82,13 +87,13 @@ fn bulletin(epoch: u64, supernodes: &[u8], revoked: &[u8]) -> Vec<u8> {
     let fields = BulletinFields {
         realm: realm_name(),
         epoch,
-        issued: T0,
+        issued,
         supernodes: supernodes.iter().map(entry).collect(),
         oldest_version: 1,
         newest_version: 1,
-        revoked_hash: revoked_hash(&revoked),
-        revoked_pages: 0,
-        revoked_newest: revoked,
+        revoked_hash: revoked_hash(revoked),
+        revoked_pages: u16::from(revoked.len() > newest),
+        revoked_newest: revoked.iter().take(newest).map(|(node, until)| (*node, *until)).collect(),
         issuer: IssuerId::default(),
     };
     Bulletin::issue(&key(2), fields).unwrap().bytes().to_vec()
@@ -561,4 +566,51 @@ fn carries_to_the_login_server_what_a_device_asks_of_it_and_ends() {
     let (false_one, _) = *rig.opened.last().unwrap();
     rig.link(false_one, 99);
     assert!(rig.closed.contains(&false_one) && false_one != silent);
+}
+
+#[test]
+fn a_device_whose_credential_ends_is_let_go_unless_it_shows_the_next() {
+    let mut rig = Rig::new(|_| {});
+    let (alice, bob) = (rig.attach(50), rig.attach(51));
+    let mut fields = credential(50, device(50).subject.clone(), T0 + DAY).fields().clone();
+    fields.serial = 2;
+    let next = Credential::issue(&key(2), fields).unwrap();
+    let hello = |credential: &Credential| Hello {
+        credential: credential.bytes().to_vec(),
+        role: LinkRole::Device,
+        versions: (1, 1),
+        epoch: 5,
+        boot: [1; 16],
+    };
+    rig.now.unix = T0 + 2 * DAY;
+    rig.frame(alice, hello(&next).encode());
+    // Fresh bulletins: no grace beyond the tolerance of clocks.
+    rig.now.unix = T0 + 3 * DAY + Duration::from_secs(301);
+    let ended = signed_bulletin(6, rig.now.unix, &[10, 20, 30], &RevokedSet::new());
+    rig.node.take_bulletin(rig.now, &ended);
+    rig.drain();
+    rig.pass(SWEEP + SWEEP);
+    assert_eq!(rig.parting(bob), RefuseReason::Credential);
+    assert!(!rig.closed.contains(&alice));
+    // Somebody else's credential is no next one.
+    rig.frame(alice, hello(&credential(51, device(51).subject.clone(), T0 + 2 * DAY)).encode());
+    assert_eq!(rig.parting(alice), RefuseReason::Protocol);
+}
+
+#[test]
+fn devices_get_the_pages_of_a_long_revoked_set_once() {
+    let mut rig = Rig::new(|_| {});
+    let (alice, member) = (rig.attach(50), rig.join(10));
+    let set: RevokedSet = (100..=180).map(|n| (node(n), T0 + 10 * DAY)).collect();
+    let pages = RevokedPage::split(&key(2), &realm_name(), &set).unwrap();
+    let long = signed_bulletin(6, T0, &[10, 20, 30], &set);
+    rig.frame(member, Frame::new(FrameKind::Bulletin, long));
+    let wanted = BulletinWanted { have_epoch: 6, pages_of: Some(revoked_hash(&set)) }.encode();
+    rig.frame(alice, Frame::new(FrameKind::BulletinWanted, wanted.clone()));
+    assert_eq!(rig.said(alice, FrameKind::RevokedPage).len(), 0, "it has none itself yet");
+    rig.frame(member, Frame::new(FrameKind::RevokedPage, pages[0].bytes().to_vec()));
+    rig.frame(alice, Frame::new(FrameKind::BulletinWanted, wanted.clone()));
+    assert_eq!(rig.said(alice, FrameKind::RevokedPage), [pages[0].bytes()]);
+    rig.frame(alice, Frame::new(FrameKind::BulletinWanted, wanted));
+    assert_eq!(rig.said(alice, FrameKind::RevokedPage).len(), 0);
 }
