@@ -138,11 +138,16 @@ impl NodeKeys {
         }
         self.sealing
             .insert(0, KeptSealing { key: pending.sealing, credential: credential.hash(), retired: now });
-        self.sealing.retain({
-            let mut first = true;
-            move |kept| std::mem::take(&mut first) || now.since(kept.retired) < SEALING_KEY_KEPT
-        });
+        self.wipe_old(now);
         self.sealing.truncate(SEALING_KEYS_MAX);
         self.credential = credential;
+    }
+
+    /// Drops the sealing keys that were retired [`SEALING_KEY_KEPT`] ago; whether there were any. The first is in use.
+    pub fn wipe_old(&mut self, now: UnixTime) -> bool {
+        let before = self.sealing.len();
+        let mut first = true;
+        self.sealing.retain(|kept| std::mem::take(&mut first) || now.since(kept.retired) < SEALING_KEY_KEPT);
+        self.sealing.len() != before
     }
 }

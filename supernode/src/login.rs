@@ -231,6 +231,14 @@ impl Supernode {
         }
     }
 
+    /// Sealing keys whose time is over go, here and on disk, whether or not there is a login server to renew with.
+    pub(crate) fn wipe_old_keys(&mut self, now: Now) {
+        if self.keys.wipe_old(now.unix) {
+            self.store_keys();
+            self.echo_identity();
+        }
+    }
+
     fn store_keys(&mut self) {
         self.outputs.push_back(Output::Event(Event::StoreKeys(self.keys.encode())));
     }

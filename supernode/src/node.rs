@@ -567,6 +567,7 @@ impl Machine for Supernode {
         if now.mono >= self.swept + SWEEP {
             self.swept = now.mono;
             self.sweep_links(now);
+            self.wipe_old_keys(now);
         }
         self.sweep_routes(now);
         self.ping_links(now);

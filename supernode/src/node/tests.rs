@@ -614,3 +614,18 @@ fn devices_get_the_pages_of_a_long_revoked_set_once() {
     rig.frame(alice, Frame::new(FrameKind::BulletinWanted, wanted));
     assert_eq!(rig.said(alice, FrameKind::RevokedPage).len(), 0);
 }
+
+#[test]
+fn a_retired_sealing_key_is_wiped_after_ten_days_without_any_renewal() {
+    let mut rig = Rig::new(|_| {});
+    let _alice = rig.attach(50);
+    let retired = KeptSealing { key: SealingKey::from_bytes([21; 32]), credential: [1; 32], retired: T0 };
+    rig.node.keys.sealing.push(retired);
+    rig.now.unix = T0 + 10 * DAY - Duration::from_secs(2);
+    rig.pass(SWEEP);
+    assert_eq!(rig.node.keys.sealing.len(), 2);
+    rig.events.clear();
+    rig.pass(Duration::from_secs(3));
+    assert_eq!(rig.node.keys.sealing.len(), 1, "the one in use stays, however old");
+    assert!(matches!(rig.events.as_slice(), [Event::StoreKeys(_)]), "{:?}", rig.events);
+}
