@@ -197,7 +197,7 @@ impl Client {
     }
 
     /// Whether this phone is revoked by the bulletin it holds, or was refused as such.
-    fn is_out(&self) -> bool {
+    pub(super) fn is_out(&self) -> bool {
         self.realm.is_revoked(self.credential.node)
             || matches!(self.refused, Some(RefuseReason::Revoked | RefuseReason::Credential))
     }
@@ -211,6 +211,7 @@ impl Client {
         self.epoch = bulletin.epoch;
         if self.realm.is_revoked(self.credential.node) {
             self.homes.stop(now);
+            self.calls.signed_out(now);
             return;
         }
         let entries = bulletin.supernodes.clone();

@@ -97,6 +97,9 @@ impl Client {
             HomesOutput::Frame(home, frame) => self.home_frame(now, home, &frame),
             HomesOutput::Refused(reason) => {
                 self.refused = Some(reason);
+                if self.is_out() {
+                    self.calls.signed_out(now);
+                }
                 if reason == RefuseReason::Credential {
                     self.renewal.hurry(now);
                 }

@@ -244,6 +244,18 @@ impl Calls {
         id
     }
 
+    /// This device's credential was revoked or refused: attempts under way end with that cause, before their lookups
+    /// and requests go unanswered and blame the network.
+    pub fn signed_out(&mut self, now: Now) {
+        let outgoing = |call: &&mut Call| {
+            call.direction == Direction::Out && call.answered_at.is_none() && !call.is_over()
+        };
+        for call in self.calls.values_mut().filter(outgoing) {
+            call.end(now, &mut self.device, Cause::SigninExpired, "this device's credential was refused");
+        }
+        self.pump(now, None);
+    }
+
     /// The user interface, or auto-answer, shows the ring of this incoming call: only now the caller is told.
     pub fn ring_shown(&mut self, now: Now, call: CallId) {
         if let Some(call) = self.calls.get_mut(&call) {

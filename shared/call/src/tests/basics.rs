@@ -195,3 +195,14 @@ fn revoked_cannot_call() {
     world.run(ms(1_000));
     assert_eq!(world.causes(0), [Cause::SigninExpired]);
 }
+
+#[test]
+fn revoked_while_dialling_is_told_apart_from_a_dead_network() {
+    let mut world = World::pair(17);
+    world.dial(0, "bob");
+    let now = world.now();
+    world.phones[0].calls.signed_out(now);
+    world.run(ms(10_000));
+    assert_eq!(world.causes(0), [Cause::SigninExpired], "{}", world.story(0));
+    assert!(!world.states(1).contains(&"answered"), "{}", world.story(1));
+}
