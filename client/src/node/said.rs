@@ -103,6 +103,9 @@ impl Client {
                 if reason == RefuseReason::Credential {
                     self.renewal.hurry(now);
                 }
+                if reason == RefuseReason::Revoked {
+                    self.calls.signed_out(now);
+                }
             }
         }
     }
