@@ -66,7 +66,7 @@ impl Call {
 
     fn ask(&mut self, now: Now, device: &mut Device, past_cache: bool) {
         let id = device.lookup_id();
-        self.asked = Some(Asked { id, until: now.mono + LOOKUP_WITHIN });
+        self.asked = Some(Asked { id, until: now.mono + LOOKUP_WITHIN.min(self.ring_timeout) });
         self.reread |= past_cache;
         self.note(now, None, Step::LookupAsked(past_cache));
         device.out.push_back(CallsOutput::Lookup { id, aor: self.peer.clone(), past_cache });
@@ -238,7 +238,7 @@ impl Call {
         self.note(now, Some(at), Step::CandidatesSent(told));
         if self.phase == Phase::Resolving {
             self.phase = Phase::Contacting;
-            self.alert_until = Some(now.mono + ALERT_WITHIN);
+            self.alert_until = Some(now.mono + ALERT_WITHIN.min(self.ring_timeout));
             self.emit(device, now, State::Contacting);
         }
     }

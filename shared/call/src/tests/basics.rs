@@ -59,6 +59,17 @@ fn declined_busy_and_no_answer() {
 }
 
 #[test]
+fn patience_that_ends_before_the_ring_ends_the_call() {
+    let mut world = World::pair(14);
+    world.phones[1].habit = Habit::Nothing;
+    let mut options = world.options(0);
+    options.ring_timeout = Some(ms(2_000));
+    world.dial_with(0, "bob", options);
+    world.run(ms(2_500));
+    assert_eq!(world.causes(0), [Cause::PeerNoAlert], "{}", world.story(0));
+}
+
+#[test]
 fn whoever_is_signed_out_while_looking_up_is_told_so() {
     let mut world = World::pair(15);
     world.dial(0, "bob");
