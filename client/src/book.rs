@@ -1,7 +1,7 @@
 //! The address book: contacts, requests of strangers, and the tags by which accounts admit each other.
 //!
-//! Contract: [`Book::add`], [`Book::accept`], [`Book::reject`], [`Book::remove`] (the user), [`Book::handle_incoming`]
-//! (what arrived authenticated), [`Book::due`] while the phone is online, with [`Book::delivered`] for each; every change
+//! Contract: [`Book::add`], [`Book::accept`], [`Book::reject`], [`Book::remove`], [`Book::block`], [`Book::unblock`]
+//! (the user), [`Book::handle_incoming`] (what arrived authenticated), [`Book::due`] while the phone is online, with [`Book::delivered`] for each; every change
 //! leaves writes in [`Book::take_writes`] that must be stored.
 //!
 //! Adding somebody is accepting them: two accounts that added each other have accepted each other. An addition is told
@@ -53,6 +53,9 @@ pub enum BookError {
     /// There is no such contact.
     #[error("there is no such contact")]
     NoContact,
+    /// Nobody of this name is blocked.
+    #[error("that account is not blocked")]
+    NotBlocked,
     /// An account cannot be its own contact.
     #[error("that is your own account")]
     Own,
@@ -67,6 +70,10 @@ pub enum BookNews {
     StrangerCalled,
     /// Both accepted now.
     Accepted,
+    /// Nothing of theirs gets here any more.
+    Blocked,
+    /// Not blocked any more.
+    Unblocked,
     /// Nothing a user would notice.
     Nothing,
 }
@@ -188,6 +195,53 @@ impl Book {
         self.entries.remove(aor).ok_or(BookError::NoContact)?;
         self.writes.push(write(CONTACTS, aor, None));
         Ok(())
+    }
+
+    /// Blocks an account, known or not: its calls and requests come to nothing, and it is answered as a stranger.
+    ///
+    /// # Errors
+    /// `Own`, `Full`.
+    pub fn block(&mut self, aor: &Aor) -> Result<(), BookError> {
+        if *aor == self.own {
+            return Err(BookError::Own);
+        }
+        if !self.entries.contains_key(aor) {
+            if self.entries.len() >= CONTACTS_MAX {
+                return Err(BookError::Full);
+            }
+            let root = self.requests.get(aor).map(|request| request.root);
+            let contact = Contact {
+                aor: aor.clone(),
+                root,
+                accepted: false,
+                blocked: true,
+                tag_given: None,
+                tag_held: None,
+            };
+            self.entries
+                .insert(aor.clone(), Entry { contact, told: false, next_try: None, in_flight: false });
+        }
+        if let Some(entry) = self.entries.get_mut(aor) {
+            entry.contact.blocked = true;
+        }
+        self.drop_request(aor);
+        self.store(aor);
+        Ok(())
+    }
+
+    /// Takes a block back: a contact is one again, a stranger a stranger.
+    ///
+    /// # Errors
+    /// `NotBlocked`.
+    pub fn unblock(&mut self, aor: &Aor) -> Result<(), BookError> {
+        let entry = self.entries.get_mut(aor).filter(|entry| entry.contact.blocked);
+        let entry = entry.ok_or(BookError::NotBlocked)?;
+        entry.contact.blocked = false;
+        if entry.contact.accepted {
+            self.store(aor);
+            return Ok(());
+        }
+        self.remove(aor)
     }
 
     /// Somebody called, asked or accepted; the root key is proved.
@@ -315,7 +369,11 @@ impl Book {
 
     /// When [`due`](Self::due) has something.
     pub fn deadline(&self) -> Option<Instant> {
-        self.entries.values().filter(|e| !e.told && !e.in_flight).filter_map(|e| e.next_try).min()
+        self.entries
+            .values()
+            .filter(|e| !e.told && !e.in_flight && e.contact.accepted && !e.contact.blocked)
+            .filter_map(|e| e.next_try)
+            .min()
     }
 
     /// The changes since the last call, to be stored.
@@ -477,6 +535,34 @@ mod tests {
         }
         assert_eq!(book.requests().count(), REQUESTS_MAX);
         assert!(book.requests().all(|(who, _)| *who != aor("s0@example.net")));
+    }
+
+    #[test]
+    fn the_blocked_come_to_nothing_until_unblocked() {
+        let now = Now::default();
+        let (alice, eve) = (aor("alice@example.net"), aor("eve@example.net"));
+        let mut book = book();
+        book.add(&alice).unwrap();
+        book.due(now);
+        book.delivered(now, &alice, false);
+        book.handle_incoming(now, &incoming("eve@example.net", 5, Word::Called));
+        for who in [&alice, &eve] {
+            assert_eq!(book.unblock(who), Err(BookError::NotBlocked));
+            assert_eq!(book.block(who), Ok(()));
+        }
+        assert_eq!((book.requests().count(), book.deadline()), (0, None));
+        for who in ["alice@example.net", "eve@example.net"] {
+            let request = ContactMessage::Request { tag: Tag([7; 16]), note: String::new() };
+            let news = book.handle_incoming(now, &incoming(who, 5, Word::Message(request)));
+            assert_eq!(news, BookNews::Nothing);
+        }
+        assert_eq!(book.requests().count(), 0);
+        assert_eq!(book.unblock(&alice), Ok(()));
+        assert_eq!(book.unblock(&eve), Ok(()));
+        assert!(book.deadline().is_some(), "told again");
+        let left: Vec<Aor> = book.contacts().into_iter().map(|contact| contact.aor).collect();
+        assert_eq!(left, [alice], "a stranger is a stranger again");
+        assert_eq!(book.block(&aor("bob@example.net")), Err(BookError::Own));
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub enum Request {
     ContactReject(Aor),
     /// Forgets a contact and withdraws its tag. [`Reply::Done`].
     ContactRemove(Aor),
+    /// Blocks an account, or no longer. [`Reply::Done`].
+    ContactBlock(Aor, bool),
     /// Calls somebody: [`Reply::Call`] at once, everything else as [`Event::Call`].
     Dial(Dial),
     /// Answers an incoming call: [`Reply::Call`].
@@ -243,6 +245,8 @@ pub enum ContactState {
     Asked,
     /// Both accepted.
     Accepted,
+    /// Nothing of theirs gets here.
+    Blocked,
 }
 
 impl ContactState {
@@ -251,6 +255,7 @@ impl ContactState {
         match self {
             ContactState::Asked => "asked",
             ContactState::Accepted => "accepted",
+            ContactState::Blocked => "blocked",
         }
     }
 }
@@ -288,6 +293,10 @@ pub enum ContactChange {
     Accepted,
     /// Forgotten.
     Removed,
+    /// Nothing of theirs gets here any more.
+    Blocked,
+    /// Not blocked any more.
+    Unblocked,
 }
 
 impl ContactChange {
@@ -298,6 +307,8 @@ impl ContactChange {
             ContactChange::StrangerCalled => "stranger-called",
             ContactChange::Accepted => "accepted",
             ContactChange::Removed => "removed",
+            ContactChange::Blocked => "blocked",
+            ContactChange::Unblocked => "unblocked",
         }
     }
 }
@@ -334,6 +345,7 @@ impl fmt::Debug for Request {
             Request::ContactAccept(_) => "ContactAccept",
             Request::ContactReject(_) => "ContactReject",
             Request::ContactRemove(_) => "ContactRemove",
+            Request::ContactBlock(_, _) => "ContactBlock",
             Request::Dial(_) => "Dial",
             Request::Answer { .. } => "Answer",
             Request::Decline(_) => "Decline",

@@ -283,6 +283,8 @@ impl Client {
             BookNews::Requested => ContactChange::Requested,
             BookNews::StrangerCalled => ContactChange::StrangerCalled,
             BookNews::Accepted => ContactChange::Accepted,
+            BookNews::Blocked => ContactChange::Blocked,
+            BookNews::Unblocked => ContactChange::Unblocked,
             BookNews::Nothing => return,
         };
         self.outputs.push_back(Output::Event(Event::Contact(ContactEvent { aor, change })));

@@ -157,6 +157,10 @@ pub(crate) enum Contacts {
     Reject(User),
     /// Forget a contact
     Remove(User),
+    /// Let nothing of somebody's get here; they are answered as strangers are
+    Block(User),
+    /// Take a block back
+    Unblock(User),
 }
 
 #[derive(Debug, Args)]

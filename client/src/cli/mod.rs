@@ -113,6 +113,10 @@ async fn contacts(context: &Context, what: Contacts) -> Result<Exit, Failure> {
         Contacts::Remove(who) => {
             context.ask("contacts.remove", json!({"user": who.user}), show::nothing).await
         }
+        Contacts::Block(who) => context.ask("contacts.block", json!({"user": who.user}), show::nothing).await,
+        Contacts::Unblock(who) => {
+            context.ask("contacts.unblock", json!({"user": who.user}), show::nothing).await
+        }
     }
 }
 

@@ -63,6 +63,8 @@ impl Methods {
             "contacts.accept" => ask(Request::ContactAccept(self.user(params)?)),
             "contacts.reject" => ask(Request::ContactReject(self.user(params)?)),
             "contacts.remove" => ask(Request::ContactRemove(self.user(params)?)),
+            "contacts.block" => ask(Request::ContactBlock(self.user(params)?, true)),
+            "contacts.unblock" => ask(Request::ContactBlock(self.user(params)?, false)),
             "calls" => ask(Request::Calls),
             "decline" => ask(Request::Decline(call(params)?)),
             "hangup" => ask(Request::Hangup(call(params)?)),

@@ -32,6 +32,15 @@ impl Client {
                 }
                 return self.book_request(id, &aor, |book, aor| book.remove(aor).map(|()| BookNews::Nothing));
             }
+            Request::ContactBlock(aor, blocked) => {
+                return self.book_request(id, &aor, |book, aor| {
+                    if blocked {
+                        book.block(aor).map(|()| BookNews::Blocked)
+                    } else {
+                        book.unblock(aor).map(|()| BookNews::Unblocked)
+                    }
+                });
+            }
             Request::Dial(dial) => self.dial(now, dial),
             Request::Answer { call, audio } => self.ringing(call).and_then(|call| {
                 self.calls.answer(now, call, audio).then_some(Reply::Call(call)).ok_or_else(no_call)
@@ -69,7 +78,7 @@ impl Client {
             Err(error) => {
                 let exit = match error {
                     BookError::Full => Exit::Refused,
-                    BookError::NoRequest | BookError::NoContact => Exit::NoSuchUser,
+                    BookError::NoRequest | BookError::NoContact | BookError::NotBlocked => Exit::NoSuchUser,
                     BookError::Own => Exit::Usage,
                 };
                 self.reply(id, Err(Failure::new(exit, error.to_string())));
@@ -182,11 +191,15 @@ impl Client {
     }
 
     fn contacts(&self) -> Vec<Contact> {
-        let state = |mutual| if mutual { ContactState::Accepted } else { ContactState::Asked };
+        let state = |contact: &yodel_call::contacts::Contact| match contact {
+            contact if contact.blocked => ContactState::Blocked,
+            contact if contact.is_mutual() => ContactState::Accepted,
+            _ => ContactState::Asked,
+        };
         self.book
             .contacts()
             .into_iter()
-            .map(|contact| Contact { state: state(contact.is_mutual()), aor: contact.aor })
+            .map(|contact| Contact { state: state(&contact), aor: contact.aor })
             .collect()
     }
 
