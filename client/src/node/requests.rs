@@ -140,8 +140,8 @@ impl Client {
     }
 
     fn why(&self, call: Option<CallId>) -> Result<Reply, Failure> {
-        let (info, ended) =
-            self.history.find(call).ok_or_else(|| Failure::new(Exit::Failed, "no call is remembered"))?;
+        let none = if call.is_some() { "no such call is remembered" } else { "no call is remembered" };
+        let (info, ended) = self.history.find(call).ok_or_else(|| Failure::new(Exit::Failed, none))?;
         let entries = self.calls.timeline(info.call).map(|timeline| timeline.entries()).unwrap_or_default();
         let own = entries.iter().map(|entry| WhyStep {
             t: entry.at,
