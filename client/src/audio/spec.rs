@@ -99,6 +99,23 @@ impl Spec {
         }
     }
 
+    /// Whether [`open`](Self::open) would do, as far as can be said without writing anything.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn check(&self) -> Result<(), AudioError> {
+        let Spec::File { input, output } = self else { return self.open(1).map(drop) };
+        FileEnd::open(input.as_deref(), None)?;
+        let folder = output.as_deref().and_then(Path::parent).filter(|folder| *folder != Path::new(""));
+        match folder {
+            Some(folder) if !folder.is_dir() => Err(AudioError::File {
+                path: folder.display().to_string(),
+                reason: "is no folder".to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// Opens the end for call number `call` (from 1) of this SPEC: from the second on, `OUT` has the number in its
     /// name.
     ///
@@ -182,5 +199,15 @@ mod tests {
         }
         assert!("null".parse::<Spec>().unwrap().open(1).is_ok());
         assert!("file:absent.wav".parse::<Spec>().unwrap().open(1).is_err());
+        for (text, usable) in [
+            ("null", true),
+            ("default", false),
+            ("file:absent.wav", false),
+            ("file:,not-made-by-a-check.wav", true),
+            ("file:,/absent/out.wav", false),
+        ] {
+            assert_eq!(text.parse::<Spec>().unwrap().check().is_ok(), usable, "{text}");
+        }
+        assert!(!Path::new("not-made-by-a-check.wav").exists());
     }
 }

@@ -99,6 +99,8 @@ impl Methods {
                 }
                 Some(_) => return Err(invalid("from must be an array of users")),
             };
+            // What cannot be opened would be found out when somebody calls, and then by the caller.
+            audio.check().map_err(|error| no_audio(&error))?;
             return Ok(Plan::Auto(AutoAnswer::new(from, audio)));
         }
         let call = call(params)?;
