@@ -178,7 +178,8 @@ pub(crate) struct WhichCall {
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     yodel call echo --audio tone:440 --max 5s\n  \
-    yodel call bob --json --audio file:hello.wav,heard.wav")]
+    yodel call bob --json --audio file:hello.wav,heard.wav\n  \
+    yodel call bob --audio file:hello.wav --record both.wav")]
 pub(crate) struct Call {
     /// USER, USER@REALM, or `echo`
     pub(crate) user: String,
@@ -191,6 +192,9 @@ pub(crate) struct Call {
     /// Use relays only, so that the other side learns no address
     #[arg(long)]
     pub(crate) relay_only: bool,
+    /// Record both voices: 48 kHz mono WAV
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

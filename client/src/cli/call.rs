@@ -21,16 +21,21 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 
 pub(crate) async fn call(context: &Context, args: Call) -> Result<Exit, Failure> {
     let mut signals = Signals::new().map_err(failed)?;
-    let mut talk = Talk::open(context).await?;
+    let user = args.user;
+    let open = Talk::open(context).await;
+    let mut talk = open.inspect_err(|failure| not_placed(context, &user, failure))?;
+    let here = std::env::current_dir().map_err(failed)?;
+    let record = args.record.map(|file| here.join(file).display().to_string());
     let params = json!({
-        "user": args.user,
+        "user": user,
         "audio": audio(args.audio)?,
         "max": args.max.map(|max| format!("{}ms", millis(max))),
         "relay_only": args.relay_only,
+        "record": record,
         "ring_timeout": context.rules.timeout.map(|within| format!("{}ms", millis(within))),
     });
     let result = tokio::select! {
-        result = talk.ask("call", params, None) => result?,
+        result = talk.ask("call", params, None) => result.inspect_err(|failure| not_placed(context, &user, failure))?,
         _signal = interrupted(&mut signals) => return Ok(Exit::Interrupted),
     };
     let call = result.get("call").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -53,6 +58,18 @@ pub(crate) async fn call(context: &Context, args: Call) -> Result<Exit, Failure>
             Ok(Exit::Interrupted)
         }
     }
+}
+
+/// A call that never was one ends in its cause too: whoever reads the stream finds it where it always is.
+fn not_placed(context: &Context, user: &str, failure: &Failure) {
+    let Some(cause) = failure.cause.filter(|_| context.rules.json) else { return };
+    let ended = json!({
+        "v": 1, "kind": "call", "call": null, "dir": "out", "peer": user, "device": null, "state": "ended", "t_ms": 0,
+        "cause": cause.code(), "detail": failure.message, "next_step": cause.next_step(),
+        "exit": failure.exit.code(), "duration_ms": 0, "answered": false, "verified": false, "encrypted_to": "peer",
+    });
+    // The failure itself is told on stderr in any case.
+    let _closed = print(&format!("{ended}\n"));
 }
 
 /// Prints a call's events until it ended; returns the last.

@@ -1,5 +1,6 @@
 //! The methods of the daemon's JSON-RPC: names, parameters, and which request of the machine each one is.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -8,6 +9,7 @@ use yodel_identity::name::{Aor, RealmName};
 use super::hub::{Asker, AutoAnswer, ConnectionId, Follow, Hub, Kinds, invalid, no_audio};
 use super::json::call_id;
 use crate::audio::Spec;
+use crate::audio::record::Recorded;
 use crate::command::{CallId, Dial, Request};
 use crate::config::Config;
 use crate::{rpc, span};
@@ -84,7 +86,10 @@ impl Methods {
         let max = time(params, "max")?;
         let ring_timeout = time(params, "ring_timeout")?.or(self.config.ring_timeout);
         let relay_only = flag(params, "relay_only")?;
-        let audio = self.audio(params)?.open(1).map_err(|error| no_audio(&error))?;
+        let mut audio = self.audio(params)?.open(1).map_err(|error| no_audio(&error))?;
+        if let Some(file) = text(params, "record")? {
+            audio = Box::new(Recorded::new(audio, Path::new(file)).map_err(|error| no_audio(&error))?);
+        }
         Ok(Dial { peer, audio, relay_only, max, ring_timeout })
     }
 
