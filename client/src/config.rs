@@ -1,14 +1,15 @@
 //! The phone's configuration: TOML, every key optional. Flags stand over the environment, that over the file.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use yodel_net::Exit;
 use yodel_net::settings::unknown_key;
 
 use crate::audio::Spec;
+use crate::command::Failure;
 use crate::span;
 
 /// All settings, with their defaults.
@@ -65,23 +66,27 @@ impl Config {
     /// means nothing.
     ///
     /// # Errors
-    /// The file cannot be read, is no TOML, or a value makes no sense; a text for people.
-    pub fn load(path: &Path) -> Result<(Config, Vec<String>), String> {
+    /// The file cannot be read (exit 1), is no TOML, or a value makes no sense (exit 2).
+    pub fn load(path: &Path) -> Result<(Config, Vec<String>), Failure> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(format!("{}: {error}", path.display())),
+            Err(error) => return Err(Failure::new(Exit::Failed, format!("{}: {error}", path.display()))),
         };
-        let mut environment = BTreeMap::new();
+        let (mut config, warnings) = Config::parse(&text)
+            .map_err(|error| Failure::new(Exit::Usage, format!("{}: {error}", path.display())))?;
         for key in KEYS {
-            if let Ok(value) = std::env::var(format!("YODEL_{}", key.to_uppercase())) {
-                environment.insert(key, value);
+            let variable = format!("YODEL_{}", key.to_uppercase());
+            if let Ok(value) = std::env::var(&variable) {
+                config
+                    .set(key, &value)
+                    .map_err(|error| Failure::new(Exit::Usage, format!("{variable}: {error}")))?;
             }
         }
-        Config::parse(&text, &environment).map_err(|error| format!("{}: {error}", path.display()))
+        Ok((config, warnings))
     }
 
-    fn parse(text: &str, environment: &BTreeMap<&str, String>) -> Result<(Config, Vec<String>), String> {
+    fn parse(text: &str) -> Result<(Config, Vec<String>), String> {
         let table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.message().to_owned())?;
         let mut config = Config::default();
         let mut warnings = Vec::new();
@@ -93,9 +98,6 @@ impl Config {
             if !config.set(key, &value)? {
                 warnings.push(unknown_key(key, &KEYS));
             }
-        }
-        for (key, value) in environment {
-            config.set(key, value)?;
         }
         Ok((config, warnings))
     }
@@ -135,36 +137,25 @@ impl Config {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<(Config, Vec<String>), String> {
-        Config::parse(text, &BTreeMap::new())
-    }
-
     #[test]
     fn the_example_is_the_default() {
-        let (mut config, warnings) = parse(EXAMPLE).unwrap();
+        let (mut config, warnings) = Config::parse(EXAMPLE).unwrap();
         assert!(warnings.is_empty());
         assert_eq!(config.ring_timeout, Some(yodel_call::limits::RING_TIMEOUT));
         config.ring_timeout = None;
         assert_eq!(config, Config::default());
-        assert_eq!(parse(&config.to_toml()).unwrap().0.listen, config.listen);
+        assert_eq!(Config::parse(&config.to_toml()).unwrap().0.listen, config.listen);
     }
 
     #[test]
     fn unknown_keys_warn_and_wrong_values_fail() {
-        let (_, warnings) = parse("autostrat = false\nzzz = 1").unwrap();
+        let (_, warnings) = Config::parse("autostrat = false\nzzz = 1").unwrap();
         assert_eq!(
             warnings,
             ["unknown key \"autostrat\"; did you mean \"autostart\"?", "unknown key \"zzz\""]
         );
-        assert!(parse("listen = \"here\"").unwrap_err().starts_with("listen: "));
-        assert!(parse("audio = \"loud\"").is_err());
-        assert!(parse("= 1").is_err());
-    }
-
-    #[test]
-    fn the_environment_stands_over_the_file() {
-        let environment = BTreeMap::from([("audio", "tone:440".to_owned())]);
-        let (config, _) = Config::parse("audio = \"null\"", &environment).unwrap();
-        assert_eq!(config.audio, Spec::Tone(440.0));
+        assert!(Config::parse("listen = \"here\"").unwrap_err().starts_with("listen: "));
+        assert!(Config::parse("audio = \"loud\"").is_err());
+        assert!(Config::parse("= 1").is_err());
     }
 }

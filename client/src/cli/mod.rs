@@ -60,7 +60,7 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
         return exit;
     }
     let dirs = Dirs::new(rules.dir.as_deref()).map_err(failed)?;
-    let (config, warnings) = Config::load(dirs.config()).map_err(|error| Failure::new(Exit::Usage, error))?;
+    let (config, warnings) = Config::load(dirs.config())?;
     if !rules.quiet {
         for warning in &warnings {
             say(&format!("warning: {}: {warning}", dirs.config().display()));
