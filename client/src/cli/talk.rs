@@ -1,6 +1,6 @@
 //! A command's side of the daemon's socket.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
 
@@ -130,31 +130,25 @@ pub(crate) fn not_running() -> Failure {
 }
 
 /// `yodel rpc`: lines of stdin to the daemon, its lines to stdout. After the end of stdin it goes on as long as
-/// responses are due or something was subscribed to.
+/// responses are due, calls it asked for run, or something was subscribed to.
 pub(crate) async fn pipe(context: &Context) -> Result<Exit, Failure> {
     let (reader, mut writer) = connect(context).await?.into_split();
     let mut from_daemon = BufReader::new(reader).lines();
     let mut from_user = BufReader::new(tokio::io::stdin()).lines();
-    let mut due = BTreeSet::new();
-    let (mut ended, mut streams) = (false, false);
-    while !(ended && due.is_empty() && !streams) {
+    let mut owed = Owed::default();
+    let mut ended = false;
+    while !(ended && owed.nothing()) {
         tokio::select! {
             line = from_user.next_line(), if !ended => match line.map_err(failed)? {
                 Some(line) => {
-                    if let Ok(request) = rpc::parse(line.as_bytes()) {
-                        streams |= matches!(request.method.as_str(), "events" | "call" | "answer");
-                        due.extend(request.id.map(|id| id.to_string()));
-                    } else if !line.trim().is_empty() {
-                        // It is answered with an error, under an id that may be null.
-                        due.insert(id_in(&line));
-                    }
+                    owed.asked(&line);
                     writer.write_all(format!("{line}\n").as_bytes()).await.map_err(failed)?;
                 }
                 None => ended = true,
             },
             line = from_daemon.next_line() => match line.map_err(failed)? {
                 Some(line) => {
-                    due.remove(&id_in(&line));
+                    owed.said(&line);
                     super::print(&format!("{line}\n"))?;
                 }
                 None => return Err(Failure::new(Exit::NotRunning, "the daemon ended")),
@@ -162,6 +156,73 @@ pub(crate) async fn pipe(context: &Context) -> Result<Exit, Failure> {
         }
     }
     Ok(Exit::Done)
+}
+
+/// What follows a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Follows {
+    Nothing,
+    /// A call's events, until it ended; and with the connection it would end.
+    Call,
+    /// Events for ever.
+    Events,
+}
+
+/// What the daemon still owes whoever asked through `rpc`.
+#[derive(Debug, Default)]
+struct Owed {
+    /// Responses, by the text of their ids.
+    responses: BTreeMap<String, Follows>,
+    /// Calls that were asked for and run.
+    calls: BTreeSet<String>,
+    /// A subscription was taken.
+    subscribed: bool,
+}
+
+impl Owed {
+    fn nothing(&self) -> bool {
+        self.responses.is_empty() && self.calls.is_empty() && !self.subscribed
+    }
+
+    fn asked(&mut self, line: &str) {
+        match rpc::parse(line.as_bytes()) {
+            Ok(request) => {
+                let auto = request.params.get("auto").and_then(Value::as_bool) == Some(true);
+                let follows = match request.method.as_str() {
+                    "events" => Follows::Events,
+                    "answer" if auto => Follows::Events,
+                    "call" | "answer" => Follows::Call,
+                    _ => Follows::Nothing,
+                };
+                match request.id {
+                    Some(id) => drop(self.responses.insert(id.to_string(), follows)),
+                    None => self.subscribed |= follows == Follows::Events,
+                }
+            }
+            // It is answered with an error, under an id that may be null.
+            Err(_) if !line.trim().is_empty() => drop(self.responses.insert(id_in(line), Follows::Nothing)),
+            Err(_) => {}
+        }
+    }
+
+    fn said(&mut self, line: &str) {
+        let line: Value = serde_json::from_str(line).unwrap_or_default();
+        if let Some(event) = line.get("params") {
+            if event.get("state").and_then(Value::as_str) == Some("ended")
+                && let Some(call) = event.get("call").and_then(Value::as_str)
+            {
+                self.calls.remove(call);
+            }
+            return;
+        }
+        let follows = self.responses.remove(&line.get("id").cloned().unwrap_or_default().to_string());
+        let Some(result) = line.get("result") else { return };
+        match (follows, result.get("call").and_then(Value::as_str)) {
+            (Some(Follows::Events), _) => self.subscribed = true,
+            (Some(Follows::Call), Some(call)) => drop(self.calls.insert(call.to_owned())),
+            _ => {}
+        }
+    }
 }
 
 fn id_in(line: &str) -> String {
