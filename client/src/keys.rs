@@ -120,6 +120,11 @@ impl Keys {
         data.join("device.keys")
     }
 
+    /// Whether it is certain that nobody signed in here yet.
+    pub fn are_absent(data: &Path) -> bool {
+        matches!(Keys::path(data).try_exists(), Ok(false))
+    }
+
     /// Reads the keys; `None` when nobody signed in here yet.
     ///
     /// # Errors

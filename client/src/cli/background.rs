@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -64,6 +65,10 @@ async fn serve(context: Context, detached: bool) -> Result<Exit, Failure> {
 
 /// Starts a daemon in the background and waits until it takes connections.
 pub(crate) async fn start(context: &Context) -> Result<(), Failure> {
+    if yodel::keys::Keys::are_absent(context.dirs.data()) {
+        // A daemon would say the same, and a folder would be made for nothing.
+        return Err(yodel::start::not_signed_in());
+    }
     private_folder(context.dirs.data()).map_err(failed)?;
     let path = context.dirs.log();
     if std::fs::metadata(&path).is_ok_and(|log| log.len() > LOG_BYTES_MAX) {
@@ -98,8 +103,7 @@ pub(crate) async fn start(context: &Context) -> Result<(), Failure> {
                 if exit == Exit::NotSignedIn {
                     return Err(yodel::start::not_signed_in());
                 }
-                let log = context.dirs.log();
-                return Err(Failure::new(exit, format!("the daemon did not start; see {}", log.display())));
+                return Err(Failure::new(exit, format!("the daemon did not start: {}", last_line(&path))));
             }
             tokio::time::sleep(POLL).await;
         }
@@ -107,6 +111,16 @@ pub(crate) async fn start(context: &Context) -> Result<(), Failure> {
     match tokio::time::timeout(context.rules.timeout.unwrap_or(START_WITHIN), served).await {
         Ok(served) => served,
         Err(_) => Err(Failure::new(Exit::NotRunning, "the daemon did not start in time")),
+    }
+}
+
+/// What a daemon that ended said last.
+fn last_line(log: &Path) -> String {
+    let said = std::fs::read(log).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    match said.lines().last() {
+        Some(line) => line.strip_prefix("yodel: ").unwrap_or(line).to_owned(),
+        None => format!("see {}", log.display()),
     }
 }
 
