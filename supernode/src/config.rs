@@ -4,7 +4,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
+use serde_json::{Value, json};
 use yodel_identity::limits::SUPERNODE_ADDRESSES_MAX;
+use yodel_net::console::Failure;
 use yodel_net::settings::unknown_key;
 use yodel_relay::limits::{BURST_BYTES, RATE_BYTES_PER_S, SESSIONS_MAX};
 use yodel_relay::server::ServerConfig;
@@ -107,19 +109,21 @@ impl Settings {
     /// means nothing.
     ///
     /// # Errors
-    /// The file cannot be read, is no TOML, or a value makes no sense; a text for people.
-    pub fn load(path: &Path) -> Result<(Settings, Vec<String>), String> {
+    /// The file cannot be read (exit 1), is no TOML, or a value makes no sense (exit 2).
+    pub fn load(path: &Path) -> Result<(Settings, Vec<String>), Failure> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(format!("{}: {error}", path.display())),
+            Err(error) => return Err(Failure::failed(format!("{}: {error}", path.display()))),
         };
         let (mut settings, warnings) =
-            Settings::parse(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+            Settings::parse(&text).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
         for key in KEYS {
             let variable = format!("YODEL_{}", key.to_uppercase());
             if let Ok(text) = std::env::var(&variable) {
-                settings.set(key, &value_of(key, &text)).map_err(|error| format!("{variable}: {error}"))?;
+                settings
+                    .set(key, &value_of(key, &text))
+                    .map_err(|error| Failure::usage(format!("{variable}: {error}")))?;
             }
         }
         Ok((settings, warnings))
@@ -128,9 +132,9 @@ impl Settings {
     /// Reads TOML.
     ///
     /// # Errors
-    /// See [`Settings::load`].
+    /// It is no TOML, or a value makes no sense; a text for people.
     pub fn parse(text: &str) -> Result<(Settings, Vec<String>), String> {
-        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.message().to_owned())?;
         let mut settings = Settings::default();
         let mut warnings = Vec::new();
         for (key, value) in &table {
@@ -174,6 +178,20 @@ impl Settings {
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// The settings as an object.
+    pub fn to_json(&self) -> Value {
+        let advertise: Vec<String> = self.advertise.iter().map(Advertise::to_string).collect();
+        json!({
+            "v": 1,
+            "listen": self.listen.to_string(),
+            "tcp": self.tcp,
+            "advertise": advertise,
+            "clients_max": self.clients_max,
+            "relay_bytes_per_s": self.relay_bytes_per_s,
+            "relay_sessions_max": self.relay_sessions_max,
+        })
     }
 
     /// The file's content.

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde_json::{Value, json};
-use yodel_net::console::color_wanted;
+use yodel_net::console::{Console, color_wanted, later};
 use yodel_net::logging::{self, LogFormat};
 use yodel_net::{Exit, span};
 use yodel_supernode::admin;
@@ -28,7 +29,15 @@ struct Cli {
 const EXAMPLES: &str = "Examples:
   yodel-supernode init --dir /srv/yodel --invite yodel1… --listen [::]:5061 --tcp 443,80 --advertise 203.0.113.7
   yodel-supernode run --dir /srv/yodel
-  yodel-supernode status --dir /srv/yodel --json";
+  yodel-supernode status --dir /srv/yodel --json
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not running, 4 not made yet, expired or revoked, 6 no answer,
+9 not the realm of the invitation, 11 refused.";
+
+const PROGRAM: &str = "yodel-supernode";
+
+/// What the contract names and a later version brings.
+const LATER: [&str; 3] = ["drain", "undrain", "overlay"];
 
 #[derive(Args)]
 struct Rules {
@@ -55,6 +64,10 @@ struct Rules {
 #[derive(Subcommand)]
 enum Command {
     /// Makes a supernode by invitation: keys and credential.
+    #[command(after_long_help = "Examples:\n  \
+        yodel-supernode init --dir D --invite yodel1… --listen 0.0.0.0:7001 --advertise 198.51.100.7\n  \
+        yodel-supernode init --dir D --invite yodel1… --listen [::]:7001 --tcp 443,80\n  \
+        yodel-supernode init --dir D --invite yodel1… --listen 127.0.0.1:0")]
     Init {
         /// The invitation, as `invite create --role supernode` printed it.
         #[arg(long)]
@@ -111,8 +124,19 @@ fn main() -> ExitCode {
         "never" => ColorChoice::Never,
         _ => ColorChoice::Auto,
     };
-    let matches = Cli::command().color(color).get_matches();
-    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let parsed = Cli::command().color(color).try_get_matches();
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) => {
+            if let Some(ContextValue::String(command)) = error.get(ContextKind::InvalidSubcommand)
+                && let Some(failure) = later(command, &LATER)
+            {
+                Console::default().complain(PROGRAM, failure.exit, &failure.to_string());
+                return failure.exit.into();
+            }
+            error.exit()
+        }
+    };
     let verbosity = if cli.rules.quiet { -1 } else { i8::try_from(cli.rules.verbose).unwrap_or(3) };
     // A server tells what a user would notice; the short commands only what goes wrong.
     logging::init(
@@ -122,12 +146,8 @@ fn main() -> ExitCode {
     match execute(&cli) {
         Ok(exit) => exit.into(),
         Err(error) => {
-            let exit = error.exit();
-            if cli.rules.json {
-                print(&json!({ "v": 1, "error": error.to_string(), "exit": exit.code() }));
-            }
-            complain(&error.to_string());
-            exit.into()
+            console(&cli.rules).complain(PROGRAM, error.exit(), &error.to_string());
+            error.exit().into()
         }
     }
 }
@@ -154,11 +174,11 @@ fn execute(cli: &Cli) -> Result<Exit, RunError> {
             let realm = keys.realm.to_string();
             report(rules, &json!({ "v": 1, "node": node, "realm": realm }), |out| {
                 writeln!(out, "node   {node}\nrealm  {realm}")
-            });
+            })?;
             Ok(Exit::Done)
         }
         Command::Run { listen } => {
-            let mut settings = settings(&folder)?;
+            let mut settings = settings(rules, &folder)?;
             settings.listen = listen.unwrap_or(settings.listen);
             block_on(run::run(&folder, settings, rules.json))
         }
@@ -170,20 +190,20 @@ fn execute(cli: &Cli) -> Result<Exit, RunError> {
                         writeln!(out, "{key:<13}{}", text(&status[key]))?;
                     }
                     Ok(())
-                });
+                })?;
                 Ok(Exit::Done)
             }
-            None => Ok(not_running(rules)),
+            None => Err(RunError::NotRunning),
         },
         Command::Health => match ask(&folder, timeout)? {
             Some(status) => {
                 let well = status["members"].as_u64().is_some_and(|members| members > 0);
                 report(rules, &json!({ "v": 1, "ok": well }), |out| {
                     writeln!(out, "{}", if well { "serves" } else { "sees no member" })
-                });
+                })?;
                 Ok(if well { Exit::Done } else { Exit::Failed })
             }
-            None => Ok(not_running(rules)),
+            None => Err(RunError::NotRunning),
         },
         Command::Check => {
             let (ok, found) = run::check(&folder, timeout)?;
@@ -193,62 +213,61 @@ fn execute(cli: &Cli) -> Result<Exit, RunError> {
                     writeln!(out, "{mark} {:<10} {}", text(&check["check"]), text(&check["detail"]))?;
                 }
                 Ok(())
-            });
+            })?;
             Ok(if ok { Exit::Done } else { Exit::Failed })
         }
         Command::Config { what } => config(rules, &folder, what),
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "yodel-supernode", &mut std::io::stdout());
-            Ok(Exit::Done)
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), PROGRAM, &mut script);
+            document(rules, "script", &String::from_utf8_lossy(&script))
         }
         Command::Man => {
+            let mut roff = Vec::new();
             clap_mangen::Man::new(Cli::command())
-                .render(&mut std::io::stdout())
-                .map_err(|error| RunError::System("stdout", error))?;
-            Ok(Exit::Done)
+                .render(&mut roff)
+                .map_err(|error| RunError::System("manual page", error))?;
+            document(rules, "roff", &String::from_utf8_lossy(&roff))
         }
     }
 }
 
 fn config(rules: &Rules, folder: &Folder, what: &ConfigCommand) -> Result<Exit, RunError> {
     match what {
-        ConfigCommand::Example => {
-            report(rules, &json!({ "v": 1, "config": EXAMPLE }), |out| out.write_all(EXAMPLE.as_bytes()));
-            Ok(Exit::Done)
-        }
+        ConfigCommand::Example => document(rules, "config", EXAMPLE),
         ConfigCommand::Show => {
-            let shown = settings(folder)?.to_toml();
-            report(rules, &json!({ "v": 1, "config": shown }), |out| out.write_all(shown.as_bytes()));
+            let shown = settings(rules, folder)?;
+            report(rules, &shown.to_json(), |out| out.write_all(shown.to_toml().as_bytes()))?;
             Ok(Exit::Done)
         }
         ConfigCommand::Check => {
             let (_, warnings) = Settings::load(&folder.config()).map_err(RunError::Config)?;
             report(rules, &json!({ "v": 1, "ok": warnings.is_empty(), "warnings": warnings }), |out| {
                 warnings.iter().try_for_each(|warning| writeln!(out, "{warning}"))
-            });
+            })?;
             Ok(if warnings.is_empty() { Exit::Done } else { Exit::Failed })
         }
     }
 }
 
-fn settings(folder: &Folder) -> Result<Settings, RunError> {
+fn settings(rules: &Rules, folder: &Folder) -> Result<Settings, RunError> {
     let (settings, warnings) = Settings::load(&folder.config()).map_err(RunError::Config)?;
     for warning in warnings {
-        complain(&warning);
+        console(rules).note(format!("{PROGRAM}: warning: {}: {warning}", folder.config().display()));
     }
     Ok(settings)
 }
 
-fn ask(folder: &Folder, timeout: Duration) -> Result<Option<Value>, RunError> {
-    admin::ask(folder.path(), "status", timeout).map_err(|error| RunError::System("admin socket", error))
+fn console(rules: &Rules) -> Console {
+    Console { json: rules.json, quiet: rules.quiet }
 }
 
-fn not_running(rules: &Rules) -> Exit {
-    if rules.json {
-        print(&json!({ "v": 1, "error": "not running", "exit": Exit::NotRunning.code() }));
-    }
-    complain("the supernode is not running");
-    Exit::NotRunning
+fn document(rules: &Rules, field: &str, text: &str) -> Result<Exit, RunError> {
+    console(rules).document(field, text).map_err(RunError::Output)
+}
+
+fn ask(folder: &Folder, timeout: Duration) -> Result<Option<Value>, RunError> {
+    admin::ask(folder.path(), "status", timeout).map_err(|error| RunError::System("admin socket", error))
 }
 
 fn block_on<T>(future: impl Future<Output = Result<T, RunError>>) -> Result<T, RunError> {
@@ -258,22 +277,12 @@ fn block_on<T>(future: impl Future<Output = Result<T, RunError>>) -> Result<T, R
 fn report(
     rules: &Rules,
     value: &Value,
-    text: impl FnOnce(&mut std::io::StdoutLock<'static>) -> std::io::Result<()>,
-) {
-    if rules.json {
-        print(value);
-    } else {
-        // A reader that went away wants nothing more.
-        let _read = text(&mut std::io::stdout().lock());
-    }
-}
-
-fn print(value: &Value) {
-    let _read = writeln!(std::io::stdout().lock(), "{value}");
-}
-
-fn complain(text: &str) {
-    let _read = writeln!(std::io::stderr().lock(), "yodel-supernode: {text}");
+    text: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>,
+) -> Result<(), RunError> {
+    let mut out = Vec::new();
+    let written = if rules.json { writeln!(out, "{value}") } else { text(&mut out) };
+    written.map_err(|error| RunError::System("output", error))?;
+    console(rules).text(&String::from_utf8_lossy(&out)).map(drop).map_err(RunError::Output)
 }
 
 fn text(value: &Value) -> String {

@@ -15,6 +15,7 @@ use yodel_identity::invitation::Invitation;
 use yodel_identity::keys::{SealingKey, SigningKey};
 use yodel_identity::realm::RootStatement;
 use yodel_net::admin::{AdminCall, AdminSocket};
+use yodel_net::console::Failure;
 use yodel_net::{
     Clock, Endpoint, EndpointConfig, EndpointLimits, Exit, Signal, Signals, drive, interfaces, ready,
 };
@@ -98,9 +99,9 @@ pub enum RunError {
     /// The invitation is none.
     #[error("{0}")]
     Invitation(String),
-    /// The configuration makes no sense.
+    /// The configuration cannot be read or makes no sense.
     #[error("{0}")]
-    Config(String),
+    Config(Failure),
     /// Enrolment failed.
     #[error("{0}")]
     Enrol(#[from] EnrolError),
@@ -110,6 +111,12 @@ pub enum RunError {
     /// Nothing to tell others where this supernode is.
     #[error("no address to advertise; use --advertise")]
     NoAddress,
+    /// Nobody serves this folder.
+    #[error("the supernode is not running")]
+    NotRunning,
+    /// What was asked for cannot be printed.
+    #[error("{0}")]
+    Output(Failure),
     /// Files.
     #[error("{0}")]
     Store(#[from] StoreError),
@@ -128,9 +135,9 @@ impl RunError {
                 Exit::NotSignedIn
             }
             RunError::Enrol(EnrolError::Refused(_)) => Exit::Refused,
-            RunError::Invitation(_) | RunError::Config(_) | RunError::Enrol(EnrolError::Invitation) => {
-                Exit::Usage
-            }
+            RunError::Config(failure) | RunError::Output(failure) => failure.exit,
+            RunError::NotRunning => Exit::NotRunning,
+            RunError::Invitation(_) | RunError::Enrol(EnrolError::Invitation) => Exit::Usage,
             RunError::Exists(_)
             | RunError::KeysDamaged(_)
             | RunError::NoAddress
@@ -465,7 +472,7 @@ pub fn check(folder: &Folder, timeout: Duration) -> Result<(bool, Value), RunErr
     let settings = Settings::load(&folder.config());
     match &settings {
         Ok((_, warnings)) => look("config", warnings.is_empty(), warnings.join("; ")),
-        Err(error) => look("config", false, error.clone()),
+        Err(error) => look("config", false, error.to_string()),
     }
     let running = admin::ask(folder.path(), "status", timeout).ok().flatten();
     match (&running, &settings) {

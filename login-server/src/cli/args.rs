@@ -53,6 +53,9 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make a realm: its keys and its store
+    #[command(after_long_help = "Examples:\n  \
+        yodel-login-server init --dir D --realm example.net --listen 198.51.100.1:4433\n  \
+        yodel-login-server init --dir D --realm example.net --listen [::]:4433 --advertise login.example.net:4433")]
     Init {
         /// Name of the realm, like a domain
         #[arg(long, value_name = "NAME")]
@@ -64,10 +67,13 @@ pub(crate) enum Command {
         #[arg(long, value_name = "HOST:PORT")]
         advertise: Vec<String>,
     },
-    /// Serve
+    /// Serve until SIGTERM; prints one line `ready` when it does
+    #[command(after_long_help = "Examples:\n  \
+        yodel-login-server run --dir D\n  \
+        yodel-login-server run --dir D --json --listen [::]:4433")]
     Run {
         /// Listen here instead of where `init` said
-        #[arg(long, value_name = "ADDR:PORT", env = "YODEL_LISTEN")]
+        #[arg(long, value_name = "ADDR:PORT")]
         listen: Option<SocketAddr>,
         /// Keep state in PostgreSQL (comes later)
         #[arg(long, value_name = "URL")]
@@ -106,7 +112,11 @@ pub(crate) enum Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum InviteCommand {
-    /// Make an invitation; works while the server runs
+    /// Make an invitation and print it; works while the server runs
+    #[command(after_long_help = "Examples:\n  \
+        yodel-login-server invite create --user alice --expires 48h\n  \
+        yodel-login-server invite create --uses 20\n  \
+        yodel-login-server invite create --role supernode --json")]
     Create {
         /// For this account; with --role supernode, its owner
         #[arg(long, value_name = "NAME")]
@@ -157,6 +167,9 @@ pub(crate) enum DeviceCommand {
         user: Option<String>,
     },
     /// Take the credential of a device or supernode back; the realm knows within seconds
+    #[command(after_long_help = "Examples:\n  \
+        yodel-login-server device list alice\n  \
+        yodel-login-server device revoke 9f4cac7e")]
     Revoke {
         /// Node id, or its unique beginning
         device: String,
@@ -184,6 +197,9 @@ pub(crate) enum ConfigCommand {
     /// A file with every setting
     Example,
 }
+
+/// What the contract names and a later version brings.
+pub(crate) const LATER: [&str; 3] = ["rotate", "backup", "restore"];
 
 /// The choice of colours as clap names it. `NO_COLOR` it knows itself.
 pub(crate) fn color(wanted: &str) -> ColorChoice {

@@ -28,14 +28,25 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// Reads the file, when there is one; the second value holds a warning for each key that means nothing.
+    /// Reads the file, when there is one, then the environment (`YODEL_LISTEN`, …); the second value holds a warning
+    /// for each key that means nothing.
     pub(crate) fn load(path: &Path) -> Result<(Config, Vec<String>), Failure> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Default::default()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(Failure::failed(format!("{}: {error}", path.display()))),
         };
-        Config::parse(&text).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
+        let (mut config, warnings) =
+            Config::parse(&text).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+        for key in KEYS {
+            let variable = format!("YODEL_{}", key.to_uppercase());
+            if let Ok(value) = std::env::var(&variable) {
+                config
+                    .set(key, Some(&value))
+                    .map_err(|error| Failure::usage(format!("{variable}: {error}")))?;
+            }
+        }
+        Ok((config, warnings))
     }
 
     fn parse(text: &str) -> Result<(Config, Vec<String>), String> {
@@ -43,22 +54,27 @@ impl Config {
         let mut config = Config::default();
         let mut warnings = Vec::new();
         for (key, value) in &table {
-            let value = value.as_str();
-            match (key.as_str(), value) {
-                ("listen", Some(value)) => {
-                    let listen = value.parse().map_err(|_| format!("listen: {value:?} is no IP:PORT"))?;
-                    config.listen = Some(listen);
-                }
-                ("log_format", Some("json")) => config.log_json = true,
-                ("log_format", Some("text")) => config.log_json = false,
-                ("log_format", _) => return Err("log_format: \"text\" or \"json\"".into()),
-                ("listen", None) => return Err("listen: a text, IP:PORT".into()),
-                _ => {
-                    warnings.push(unknown_key(key, &KEYS));
-                }
+            if !config.set(key, value.as_str())? {
+                warnings.push(unknown_key(key, &KEYS));
             }
         }
         Ok((config, warnings))
+    }
+
+    /// `false` when there is no such key.
+    fn set(&mut self, key: &str, value: Option<&str>) -> Result<bool, String> {
+        match (key, value) {
+            ("listen", Some(value)) => {
+                let listen = value.parse().map_err(|_| format!("listen: {value:?} is no IP:PORT"))?;
+                self.listen = Some(listen);
+            }
+            ("log_format", Some("json")) => self.log_json = true,
+            ("log_format", Some("text")) => self.log_json = false,
+            ("log_format", _) => return Err("log_format: \"text\" or \"json\"".into()),
+            ("listen", None) => return Err("listen: a text, IP:PORT".into()),
+            _ => return Ok(false),
+        }
+        Ok(true)
     }
 
     /// The file that `init` writes.

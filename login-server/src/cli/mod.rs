@@ -9,17 +9,22 @@ mod socket;
 
 use std::time::Duration;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches};
+use serde_json::{Value, json};
 use yodel_login_server::admin::AdminRequest;
 use yodel_login_server::keys::{Layout, ServerKeys};
 use yodel_net::Exit;
-use yodel_net::console::{Console, Failure, color_wanted};
+use yodel_net::console::{Console, Failure, color_wanted, later};
 use yodel_net::logging::{self, LogFormat};
 
 use args::{
-    Args, BulletinCommand, Command, ConfigCommand, DeviceCommand, InviteCommand, KeyCommand, UserCommand,
+    Args, BulletinCommand, Command, ConfigCommand, DeviceCommand, InviteCommand, KeyCommand, LATER,
+    UserCommand,
 };
 use config::Config;
+
+const PROGRAM: &str = "yodel-login-server";
 
 /// Reads the arguments, does what they say, and tells how it ended.
 pub(crate) fn main() -> Exit {
@@ -28,6 +33,12 @@ pub(crate) fn main() -> Exit {
     let args = match parsed {
         Ok(args) => args,
         Err(error) => {
+            if let Some(ContextValue::String(command)) = error.get(ContextKind::InvalidSubcommand)
+                && let Some(failure) = later(command, &LATER)
+            {
+                Console::default().complain(PROGRAM, failure.exit, &failure.to_string());
+                return failure.exit;
+            }
             // Help and version are no errors; clap knows which stream they go to.
             let _ = error.print();
             return if error.use_stderr() { Exit::Usage } else { Exit::Done };
@@ -37,7 +48,7 @@ pub(crate) fn main() -> Exit {
     match dispatch(&args, out) {
         Ok(exit) => exit,
         Err(failure) => {
-            eprintln!("yodel-login-server: {failure}");
+            out.complain(PROGRAM, failure.exit, &failure.to_string());
             failure.exit
         }
     }
@@ -46,18 +57,16 @@ pub(crate) fn main() -> Exit {
 fn dispatch(args: &Args, out: Console) -> Result<Exit, Failure> {
     let layout = Layout::new(&std::path::absolute(&args.dir).map_err(Failure::system)?);
     let (config, warnings) = Config::load(&layout.config())?;
-    for warning in warnings {
-        eprintln!("yodel-login-server: {}: {warning}", layout.config().display());
+    for warning in &warnings {
+        out.note(format!("{PROGRAM}: warning: {}: {warning}", layout.config().display()));
     }
     let format = if config.log_json { LogFormat::Json } else { LogFormat::Text };
     let verbosity = i8::try_from(args.verbose).unwrap_or(i8::MAX) - i8::from(args.quiet);
     // A server tells what a user would notice; the short commands only what goes wrong.
     logging::init(verbosity + i8::from(matches!(args.command, Command::Run { .. })), format);
 
-    let ask = |request| {
-        let timeout = args.timeout.unwrap_or(Duration::from_secs(15));
-        socket::ask(&layout, request, timeout).and_then(|reply| out.value(&reply))
-    };
+    let patience = args.timeout.unwrap_or(Duration::from_secs(15));
+    let ask = |request| socket::ask(&layout, request, patience).and_then(|reply| out.value(&reply));
     match &args.command {
         Command::Init { realm, listen, advertise } => init::init(&layout, realm, *listen, advertise, out),
         Command::Run { listen, database } => {
@@ -69,12 +78,18 @@ fn dispatch(args: &Args, out: Console) -> Result<Exit, Failure> {
             run::run(&layout, &config, *listen, out)
         }
         Command::Invite(InviteCommand::Create { user, role, uses, expires }) => {
-            ask(AdminRequest::InviteCreate {
+            let request = AdminRequest::InviteCreate {
                 user: user.clone(),
                 role: role.clone(),
                 uses: *uses,
                 expires_s: expires.as_secs(),
-            })
+            };
+            let made = socket::ask(&layout, request, patience)?;
+            match made.get("invite").and_then(Value::as_str) {
+                // The code alone, for `invite=$(…)`.
+                Some(code) if !out.json => out.text(&format!("{code}\n")),
+                Some(_) | None => out.value(&made),
+            }
         }
         Command::User(UserCommand::List) => ask(AdminRequest::UserList),
         Command::User(UserCommand::Show { name }) => ask(AdminRequest::UserShow { name: name.clone() }),
@@ -103,18 +118,20 @@ fn dispatch(args: &Args, out: Console) -> Result<Exit, Failure> {
         }
         Command::Config(ConfigCommand::Show) => out.value(&config.to_json()),
         Command::Config(ConfigCommand::Check) => {
-            out.value(&serde_json::json!({"v": 1, "ok": true, "file": layout.config()}))
+            let ok = warnings.is_empty();
+            out.value(&json!({"v": 1, "ok": ok, "file": layout.config(), "warnings": warnings}))?;
+            Ok(if ok { Exit::Done } else { Exit::Failed })
         }
-        Command::Config(ConfigCommand::Example) => out.text(config::EXAMPLE),
+        Command::Config(ConfigCommand::Example) => out.document("config", config::EXAMPLE),
         Command::Completions { shell } => {
             let mut text = Vec::new();
-            clap_complete::generate(*shell, &mut Args::command(), "yodel-login-server", &mut text);
-            out.text(&String::from_utf8_lossy(&text))
+            clap_complete::generate(*shell, &mut Args::command(), PROGRAM, &mut text);
+            out.document("script", &String::from_utf8_lossy(&text))
         }
         Command::Man => {
             let mut text = Vec::new();
             clap_mangen::Man::new(Args::command()).render(&mut text).map_err(Failure::system)?;
-            out.text(&String::from_utf8_lossy(&text))
+            out.document("roff", &String::from_utf8_lossy(&text))
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::exit::Exit;
 
@@ -100,6 +100,26 @@ impl Console {
         }
     }
 
+    /// Prints a text that is the data itself, such as a script or an example: with `json` as an object's field.
+    ///
+    /// # Errors
+    /// Stdout cannot be written.
+    pub fn document(self, field: &str, text: &str) -> Result<Exit, Failure> {
+        if self.json { self.text(&format!("{}\n", json!({"v": 1, field: text}))) } else { self.text(text) }
+    }
+
+    /// Says on stderr, in one line or as one object, why the command did not succeed.
+    pub fn complain(self, program: &str, exit: Exit, text: &str) {
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let line = if self.json {
+            json!({"v": 1, "error": text, "exit": exit.code(), "cause": null}).to_string()
+        } else {
+            format!("{program}: {text}")
+        };
+        // Who closed stderr does not want to know.
+        let _closed = writeln!(io::stderr(), "{line}");
+    }
+
     /// Tells a person something; scripts are not told.
     pub fn note(self, text: impl fmt::Display) {
         if !self.quiet {
@@ -119,6 +139,11 @@ pub fn color_wanted(args: impl Iterator<Item = String>) -> &'static str {
         Some("never") => "never",
         Some(_) | None => "auto",
     }
+}
+
+/// Commands that are named already and come with a later version: why this one does not work.
+pub fn later(command: &str, commands: &[&str]) -> Option<Failure> {
+    commands.contains(&command).then(|| Failure::usage(format!("`{command}` comes with a later version")))
 }
 
 fn plain(value: &Value) -> String {
@@ -142,6 +167,14 @@ fn table(text: &mut String, name: &str, rows: &[Value]) {
             columns.push(column);
         }
     }
+    // Who or what a row is about stands first, how it stands next, remarks last.
+    columns.sort_by_key(|column| match column.as_str() {
+        "name" | "user" => 0,
+        "node" | "key" => 1,
+        "role" | "state" => 2,
+        "detail" => 4,
+        _ => 3,
+    });
     if rows.is_empty() {
         text.push_str(&format!("{name}: none\n"));
         return;
@@ -177,7 +210,7 @@ mod tests {
         let mut text = String::new();
         let rows = [json!({"name": "alice", "devices": 2}), json!({"name": "bo", "devices": null})];
         table(&mut text, "users", &rows);
-        assert_eq!(text, "DEVICES  NAME\n2        alice\n-        bo\n");
+        assert_eq!(text, "NAME   DEVICES\nalice  2\nbo     -\n");
         text.clear();
         table(&mut text, "users", &[]);
         assert_eq!(text, "users: none\n");
