@@ -67,9 +67,15 @@ fn failures_are_objects_on_stderr_and_nothing_on_stdout() {
 #[test]
 fn every_object_carries_its_version() {
     let dir = folder("version");
-    for arguments in
-        [&["help", "causes", "--json"][..], &["help", "exit-codes", "--json"], &["config", "show", "--json"]]
-    {
+    for arguments in [
+        &["help", "causes", "--json"][..],
+        &["help", "exit-codes", "--json"],
+        &["config", "show", "--json"],
+        &["config", "example", "--json"],
+        &["man", "--json"],
+        &["--json", "completions", "zsh"],
+        &["help", "call", "--json"],
+    ] {
         let output = yodel(&dir, arguments);
         assert!(output.status.success());
         for line in String::from_utf8(output.stdout).unwrap().lines() {
@@ -92,4 +98,53 @@ fn a_wrong_setting_is_wrong_usage_and_an_unknown_one_warns() {
     std::fs::write(dir.join("config.toml"), "autostart = false\n").unwrap();
     assert_eq!(code(&dir, &["status"]), Some(3));
     std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn settings_that_cannot_be_read_failed_and_the_environment_is_named() {
+    let dir = folder("unreadable");
+    std::fs::create_dir_all(dir.join("config.toml")).unwrap();
+    assert_eq!(code(&dir, &["status", "--no-autostart"]), Some(1));
+    std::fs::remove_dir_all(&dir).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_yodel"))
+        .args(["config", "show", "--dir"])
+        .arg(&dir)
+        .env("YODEL_AUDIO", "loud")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().starts_with("yodel: YODEL_AUDIO: "));
+}
+
+#[test]
+fn what_comes_later_says_so_and_is_not_offered() {
+    let dir = folder("later");
+    for arguments in [
+        &["chat", "bob", "hi"][..],
+        &["doctor"],
+        &["hold"],
+        &["gateway", "run"],
+        &["contacts", "verify", "bob"],
+        &["call", "bob", "--dry-run"],
+        &["help", "presence"],
+    ] {
+        let output = yodel(&dir, arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("comes with a later version"), "{arguments:?}: {said}");
+    }
+    let help = String::from_utf8(yodel(&dir, &["--help"]).stdout).unwrap();
+    assert!(!help.contains("chat") && !help.contains("gateway"), "{help}");
+}
+
+#[test]
+fn asking_makes_no_folder_and_a_call_that_never_was_ends_in_its_cause() {
+    let dir = folder("typo");
+    assert_eq!(code(&dir, &["status"]), Some(4));
+    let output = yodel(&dir, &["call", "bob", "--json", "--audio", "null"]);
+    assert_eq!(output.status.code(), Some(4));
+    let ended: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&ended["v"], &ended["state"]), (&1.into(), &"ended".into()));
+    assert_eq!((&ended["cause"], &ended["exit"]), (&"signin.expired".into(), &4.into()));
+    assert!(!dir.exists());
 }

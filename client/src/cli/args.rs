@@ -60,14 +60,29 @@ pub(crate) enum Color {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Sign this device in: opens the account, or links a further device to it
+    #[command(after_long_help = "Examples:\n  \
+        yodel sign-in alice@example.net --invite yodel1…\n  \
+        pass show yodel | yodel sign-in alice@example.net --invite yodel1… --password-stdin")]
     SignIn(SignIn),
     /// Account, homes and NAT of this device
     Status,
-    /// The process that stays and takes calls
-    #[command(subcommand)]
+    /// The process that stays and takes calls; other commands start it when it does not run
+    #[command(
+        subcommand,
+        after_long_help = "Examples:\n  \
+        yodel daemon start\n  \
+        yodel daemon run --json      # stays; prints one line when it serves\n  \
+        yodel daemon stop"
+    )]
     Daemon(Daemon),
     /// People you know
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_long_help = "Examples:\n  \
+        yodel contacts add bob\n  \
+        yodel contacts requests\n  \
+        yodel contacts accept carol"
+    )]
     Contacts(Contacts),
     /// Call somebody
     Call(Call),
@@ -84,18 +99,29 @@ pub(crate) enum Command {
     /// Calls under way
     Calls,
     /// What happened to a call, step by step, with one cause and one next step
+    #[command(after_long_help = "Examples:\n  \
+        yodel why\n  \
+        yodel why last --json")]
     Why {
         /// A call's id, or `last`
         #[arg(default_value = "last")]
         call: String,
     },
     /// What happens from now on
+    #[command(after_long_help = "Examples:\n  \
+        yodel events\n  \
+        yodel events --only call,contact --json")]
     Events {
         /// Only these kinds, separated by commas: call, contact, online
         #[arg(long, value_name = "KINDS", value_delimiter = ',')]
         only: Vec<String>,
     },
     /// JSON-RPC 2.0 with the daemon on stdin and stdout, one object a line
+    #[command(
+        after_long_help = "Methods are called as the commands are: status, contacts.add, call, answer, events …\n\n\
+        Example:\n  \
+        echo '{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"status\"}' | yodel rpc"
+    )]
     Rpc,
     /// Settings
     #[command(subcommand)]
@@ -225,6 +251,30 @@ pub(crate) enum Config {
     /// A file with every key and its default
     Example,
 }
+
+/// What the contract names and a later version brings.
+pub(crate) const LATER: [&str; 20] = [
+    "hold",
+    "resume",
+    "dtmf",
+    "ping",
+    "doctor",
+    "presence",
+    "verify",
+    "search",
+    "chat",
+    "messages",
+    "send",
+    "receive",
+    "history",
+    "devices",
+    "audio",
+    "gateway",
+    "supernode",
+    "tui",
+    "link",
+    "lines",
+];
 
 /// clap's own description, for completions, manual page and help.
 pub(crate) fn description() -> clap::Command {

@@ -12,6 +12,7 @@ mod texts;
 use std::io::{self, Write};
 
 use clap::Parser;
+use clap::error::{ContextKind, ContextValue};
 use serde_json::{Value, json};
 use yodel::command::Failure;
 use yodel::config::Config;
@@ -33,6 +34,10 @@ pub(crate) fn main() -> Exit {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
+            if let Some(failure) = comes_later(&error) {
+                complain(false, &failure);
+                return failure.exit;
+            }
             // Help and version are answers and go to stdout, the rest to stderr.
             let wrong = error.use_stderr();
             let _closed = error.print();
@@ -49,6 +54,18 @@ pub(crate) fn main() -> Exit {
             failure.exit
         }
     }
+}
+
+/// Whether the command or flag that clap does not know is one of the contract's that is still to come.
+fn comes_later(error: &clap::Error) -> Option<Failure> {
+    let name = match (error.get(ContextKind::InvalidSubcommand), error.get(ContextKind::InvalidArg)) {
+        (Some(ContextValue::String(command)), _) => {
+            args::LATER.contains(&command.as_str()).then_some(command)?
+        }
+        (_, Some(ContextValue::String(flag))) => (flag == "--dry-run").then_some(flag)?,
+        _ => return None,
+    };
+    Some(Failure::new(Exit::Usage, format!("`{name}` comes with a later version")))
 }
 
 fn run(cli: Cli) -> Result<Exit, Failure> {

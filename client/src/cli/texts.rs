@@ -11,8 +11,8 @@ use super::{failed, print, say};
 /// Runs the command when it is one of these.
 pub(crate) fn alone(rules: &Rules, command: &Command) -> Option<Result<Exit, Failure>> {
     match command {
-        Command::Completions { shell } => Some(completions(*shell)),
-        Command::Man => Some(man()),
+        Command::Completions { shell } => Some(completions(rules, *shell)),
+        Command::Man => Some(man(rules)),
         Command::Help { topic } => Some(help(rules, topic)),
         Command::SignIn(_)
         | Command::Status
@@ -39,7 +39,7 @@ pub(crate) fn config(
     warnings: &[String],
 ) -> Result<Exit, Failure> {
     match what {
-        args::Config::Example => print(EXAMPLE)?,
+        args::Config::Example => document(rules, "config", EXAMPLE)?,
         args::Config::Show if rules.json => {
             let table: toml::Table = config.to_toml().parse().map_err(failed)?;
             let mut value = json!({"v": 1});
@@ -64,18 +64,23 @@ pub(crate) fn config(
     Ok(Exit::Done)
 }
 
-fn completions(shell: clap_complete::Shell) -> Result<Exit, Failure> {
+fn completions(rules: &Rules, shell: clap_complete::Shell) -> Result<Exit, Failure> {
     let mut out = Vec::new();
     clap_complete::generate(shell, &mut args::description(), "yodel", &mut out);
-    print(&String::from_utf8_lossy(&out))?;
+    document(rules, "script", &String::from_utf8_lossy(&out))?;
     Ok(Exit::Done)
 }
 
-fn man() -> Result<Exit, Failure> {
+fn man(rules: &Rules) -> Result<Exit, Failure> {
     let mut out = Vec::new();
     clap_mangen::Man::new(args::description()).render(&mut out).map_err(failed)?;
-    print(&String::from_utf8_lossy(&out))?;
+    document(rules, "roff", &String::from_utf8_lossy(&out))?;
     Ok(Exit::Done)
+}
+
+/// Data that is a text: with `--json` one object with it.
+fn document(rules: &Rules, field: &str, text: &str) -> Result<(), Failure> {
+    if rules.json { print(&format!("{}\n", json!({"v": 1, field: text}))) } else { print(text) }
 }
 
 fn help(rules: &Rules, topic: &[String]) -> Result<Exit, Failure> {
@@ -86,12 +91,16 @@ fn help(rules: &Rules, topic: &[String]) -> Result<Exit, Failure> {
             let mut command = args::description();
             command.build();
             for name in path {
-                command = command
-                    .find_subcommand(name)
-                    .cloned()
-                    .ok_or_else(|| Failure::new(Exit::Usage, format!("there is no command {name:?}")))?;
+                command = command.find_subcommand(name).cloned().ok_or_else(|| {
+                    let why = if args::LATER.contains(&name.as_str()) {
+                        format!("`{name}` comes with a later version")
+                    } else {
+                        format!("there is no command {name:?}")
+                    };
+                    Failure::new(Exit::Usage, why)
+                })?;
             }
-            print(&command.render_long_help().to_string())?;
+            document(rules, "help", &command.render_long_help().to_string())?;
             Ok(Exit::Done)
         }
     }
