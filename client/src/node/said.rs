@@ -103,9 +103,6 @@ impl Client {
                 if reason == RefuseReason::Credential {
                     self.renewal.hurry(now);
                 }
-                if reason == RefuseReason::Revoked {
-                    self.calls.signed_out(now);
-                }
             }
         }
     }

@@ -60,7 +60,7 @@ use crate::event::{
     LookupResult, MessageId, RelayLink, Target,
 };
 use crate::inbound::Answering;
-use crate::life::{Call, Phase};
+use crate::life::Call;
 use crate::limits::{CALLS_KEPT_MAX, REPORTS_MAX, STRAY_AROUND};
 use crate::message::Messages;
 use crate::timeline::{Entry, Step, Timeline};
@@ -291,14 +291,6 @@ impl Calls {
         call.end(now, &mut self.device, cause, "");
         self.pump(now, None);
         true
-    }
-
-    /// This device's credential was refused: nobody will carry what it wants. Calls that have reached nobody yet end.
-    pub fn signed_out(&mut self, now: Now) {
-        for call in self.calls.values_mut().filter(|call| call.phase == Phase::Resolving && !call.is_over()) {
-            call.end(now, &mut self.device, Cause::SigninExpired, "this device was signed out");
-        }
-        self.pump(now, None);
     }
 
     /// Gives silence instead of the microphone, or the microphone again.

@@ -70,17 +70,6 @@ fn patience_that_ends_before_the_ring_ends_the_call() {
 }
 
 #[test]
-fn whoever_is_signed_out_while_looking_up_is_told_so() {
-    let mut world = World::pair(15);
-    world.dial(0, "bob");
-    let now = world.now();
-    world.phones[0].calls.signed_out(now);
-    world.run(ms(500));
-    assert_eq!(world.causes(0), [Cause::SigninExpired], "{}", world.story(0));
-    assert_eq!(world.causes(1), [], "{}", world.story(1));
-}
-
-#[test]
 fn nobody_there() {
     let mut world = World::pair(5);
     world.dial(0, "nobody");
