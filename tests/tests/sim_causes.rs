@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use yodel::command::{CallId, Cause, Command, Reply, Request};
-use yodel_tests::sim::checks::settled;
+use yodel_relay::server::ServerConfig;
+use yodel_tests::sim::checks::{settled, stories};
 use yodel_tests::sim::nat::NatKind;
 use yodel_tests::sim::realm::{Manners, PhoneIndex, SimRealm, Where, pair};
 use yodel_tests::sim::sound::dead_microphone;
@@ -222,4 +223,97 @@ fn a_call_that_goes_silent_both_ways_is_lost_by_itself() {
         assert_eq!(exit(end.cause), 8, "{}", end.cause);
     }
     settled(&mut realm, &[alice, bob]).unwrap();
+}
+
+fn no_relay() -> ServerConfig {
+    ServerConfig { rate_bytes_per_s: 0, ..ServerConfig::default() }
+}
+
+/// Two symmetric NATs in a realm whose relays refuse.
+fn unreachable_pair(seed: u64) -> (SimRealm, PhoneIndex, PhoneIndex) {
+    let mut realm = SimRealm::with_relays(seed, 3, no_relay());
+    let symmetric = Where::Home(NatKind::SYMMETRIC);
+    let (alice, bob) = (realm.phone("alice", symmetric), realm.phone("bob", symmetric));
+    realm.all_online();
+    realm.befriend(alice, bob);
+    realm[bob].manners = Manners::Answer(Duration::from_millis(200));
+    (realm, alice, bob)
+}
+
+#[test]
+fn no_path_at_all_is_named_on_both_sides() {
+    let (mut realm, alice, bob) = unreachable_pair(15);
+    let call = dial(&mut realm, alice, bob);
+    for phone in [alice, bob] {
+        let cause = realm.cause(phone, call, LONG);
+        assert_eq!((cause, exit(cause)), (Cause::PathAllFailed, 8));
+    }
+    realm.run_for(Duration::from_secs(2));
+    settled(&mut realm, &[alice, bob]).unwrap();
+}
+
+#[test]
+fn a_relay_that_refuses_is_named_when_only_a_relay_will_do() {
+    let (mut realm, alice, bob) = unreachable_pair(16);
+    let callee = realm[bob].aor.clone();
+    let call = realm.dial_with(alice, &callee, |dial| dial.relay_only = true);
+    let cause = realm.cause(alice, call, LONG);
+    assert_eq!((cause, exit(cause)), (Cause::PathRelayRefused, 11));
+    let cause = realm.cause(bob, call, LONG);
+    assert!(matches!(exit(cause), 8 | 11), "{cause}");
+    realm.run_for(Duration::from_secs(2));
+    settled(&mut realm, &[alice, bob]).unwrap();
+}
+
+/// From now on nothing that can carry sound leaves this phone.
+fn silence(realm: &mut SimRealm, phone: PhoneIndex) {
+    let node = realm[phone].node;
+    let here = realm.public_of(phone).unwrap();
+    let mut others: Vec<_> =
+        realm.supernodes.iter().map(|supernode| realm.world.addr(supernode.node).ip()).collect();
+    for other in realm.phones_all() {
+        others.extend(realm.public_of(other).filter(|addr| *addr != here));
+    }
+    realm.world.one_way.extend(others.into_iter().map(|other| (here, other)));
+    realm.world.set_tamper(Some(Box::new(move |from, _, frame| {
+        if from == node && yodel_relay::control::is_relay(frame.kind) { Vec::new() } else { vec![frame] }
+    })));
+}
+
+#[test]
+fn a_call_heard_in_one_direction_only_says_which() {
+    // The caller's sound never leaves; both hang-ups say so, each from its side.
+    for (seed, callers) in [(17, true), (18, false)] {
+        let (mut realm, alice, bob) = pair(seed, CONE, CONE);
+        let call = dial(&mut realm, alice, bob);
+        assert!(realm.reaches(alice, call, "alerted", LONG));
+        realm.run_for(Duration::from_secs(2));
+        silence(&mut realm, if callers { alice } else { bob });
+        assert!(realm.answer(bob, Some(call)));
+        assert!(realm.reaches(alice, call, "answered", LONG));
+        realm.run_for(Duration::from_secs(4));
+        realm.hangup(alice, Some(call));
+        let [at_alice, at_bob] = [alice, bob].map(|phone| realm.cause(phone, call, LONG));
+        let wanted = match callers {
+            true => [Cause::MediaOneWayOut, Cause::MediaOneWayIn],
+            false => [Cause::MediaOneWayIn, Cause::MediaOneWayOut],
+        };
+        assert_eq!([at_alice, at_bob], wanted, "{}", stories(&mut realm, &[alice, bob]));
+        assert_eq!([exit(at_alice), exit(at_bob)], [8, 8]);
+        realm.run_for(Duration::from_secs(2));
+        settled(&mut realm, &[alice, bob]).unwrap();
+    }
+}
+
+#[test]
+fn a_call_ends_by_itself_after_the_time_set() {
+    let (mut realm, alice, bob) = pair(19, CONE, CONE);
+    realm[bob].manners = Manners::Answer(Duration::from_millis(200));
+    let callee = realm[bob].aor.clone();
+    let call = realm.dial_with(alice, &callee, |dial| dial.max = Some(Duration::from_secs(3)));
+    let end = realm.ended(alice, call, LONG);
+    assert_eq!((end.cause, exit(end.cause)), (Cause::LocalHangup, 0));
+    assert!(end.duration.abs_diff(Duration::from_secs(3)) < Duration::from_millis(50), "{:?}", end.duration);
+    let cause = realm.cause(bob, call, LONG);
+    assert_eq!((cause, exit(cause)), (Cause::RemoteHangup, 0));
 }

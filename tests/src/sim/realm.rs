@@ -333,6 +333,12 @@ impl SimRealm {
         self.command(phone, Command::Addresses(vec![addr]));
     }
 
+    /// The address under which the world sees a phone's home.
+    pub fn public_of(&mut self, phone: PhoneIndex) -> Option<IpAddr> {
+        let nat = self.phones[phone.0].nat?;
+        Some(self.world.nat_mut(nat).public())
+    }
+
     /// `kill -9` of a phone.
     pub fn kill_phone(&mut self, phone: PhoneIndex) {
         self.pump();
@@ -442,6 +448,11 @@ impl SimRealm {
             realm.are_friends(&names[0], &names[1]) && realm.are_friends(&names[1], &names[0])
         });
         assert!(done, "{} and {} did not become contacts", names[0], names[1]);
+    }
+
+    /// Every phone.
+    pub fn phones_all(&self) -> Vec<PhoneIndex> {
+        (0..self.phones.len()).map(PhoneIndex).collect()
     }
 
     fn phones_of(&self, aor: &Aor) -> Vec<PhoneIndex> {
