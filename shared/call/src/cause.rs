@@ -95,7 +95,7 @@ causes! {
     MediaOneWayIn = 15, "media.one-way-in", NoPath, "call again with --relay-only";
     /// Answered, but the peer heard nothing from this side.
     MediaOneWayOut = 16, "media.one-way-out", NoPath, "call again with --relay-only";
-    /// Packets flowed, but the microphone gave nothing but silence.
+    /// Packets flowed, but a microphone, here or there, gave nothing but silence; the detail says whose.
     MediaMicSilent = 17, "media.mic-silent", Audio, "check the microphone's mute switch";
     /// Answered, and nobody heard anything.
     MediaTimeout = 18, "media.timeout", NoPath, "call again with --relay-only";
@@ -131,6 +131,7 @@ impl Cause {
             | Cause::PathUdpBlocked
             | Cause::PathLost
             | Cause::MediaTimeout
+            | Cause::MediaMicSilent
             | Cause::PolicyUnknownCaller
             | Cause::TrustDowngrade => self,
             Cause::MediaOneWayIn => Cause::MediaOneWayOut,
@@ -143,7 +144,6 @@ impl Cause {
             | Cause::LookupOverlayUnreachable
             | Cause::PeerOffline
             | Cause::PeerNoAlert
-            | Cause::MediaMicSilent
             | Cause::AudioNoDevice
             | Cause::AudioDeviceLost
             | Cause::TrustKeyChanged

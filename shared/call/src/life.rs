@@ -322,7 +322,9 @@ impl Call {
                     self.deaf(now, device, at, reported && hears_us);
                 }
             }
-            PlaneEvent::MicSilent { .. } => {}
+            PlaneEvent::MicSilent { ours, peers } => {
+                self.note(now, Some(at), Step::Microphones { ours: !ours, peers: !peers });
+            }
             PlaneEvent::PeerBye(reason) => {
                 self.note(now, Some(at), Step::Received(Method::Bye));
                 let cause = Cause::from_u8(reason).unwrap_or(Cause::LocalHangup);
@@ -435,8 +437,13 @@ impl Call {
         }
         let cause = self.judged(now, cause);
         let answered_at = self.answered_at;
-        let winner = self.current.filter(|_| answered_at.is_some());
-        let winner = winner.and_then(|at| self.legs.get(at)).map(|leg| leg.peer.node);
+        let current = self.current.and_then(|at| self.legs.get(at));
+        let winner = current.filter(|_| answered_at.is_some()).map(|leg| leg.peer.node);
+        let detail = match (cause == Cause::MediaMicSilent, current) {
+            (true, Some(leg)) if leg.plane.mic_silent => "the microphone here gives nothing",
+            (true, _) => "the peer's microphone gives nothing",
+            (false, _) => detail,
+        };
         for leg in &mut self.legs {
             match leg.state {
                 LegState::Inviting | LegState::Alerted | LegState::Yielded => {
@@ -490,7 +497,7 @@ impl Call {
             (false, false) => Cause::MediaTimeout,
             (false, true) => Cause::MediaOneWayIn,
             (true, false) => Cause::MediaOneWayOut,
-            (true, true) if leg.plane.mic_silent => Cause::MediaMicSilent,
+            (true, true) if leg.plane.mic_silent || leg.plane.peer_mic_silent => Cause::MediaMicSilent,
             (true, true) => cause,
         }
     }

@@ -77,6 +77,8 @@ pub(crate) struct Plane {
     /// When a sealed packet of the peer was last opened.
     opened_at: Option<Instant>,
     pub(crate) mic_silent: bool,
+    /// The peer's microphone gives nothing, as it says.
+    pub(crate) peer_mic_silent: bool,
     closed: bool,
     /// The call is over: what is there carries the BYE, nothing new is opened.
     leaving: bool,
@@ -119,6 +121,7 @@ impl Plane {
             was_heard: false,
             opened_at: None,
             mic_silent: false,
+            peer_mic_silent: false,
             closed: false,
             leaving: false,
             events: VecDeque::new(),
@@ -471,6 +474,7 @@ impl Plane {
             }
             MediaEvent::MicSilent { ours, peers } => {
                 self.mic_silent = ours;
+                self.peer_mic_silent = peers;
                 PlaneEvent::MicSilent { ours, peers }
             }
             MediaEvent::PeerBye { reason } => PlaneEvent::PeerBye(reason),

@@ -78,6 +78,13 @@ pub enum Step {
     FirstPacket,
     /// Who hears whom: the peer hears us, we hear the peer.
     Hearing(bool, bool),
+    /// Whose microphone gives anything but silence, told at each change.
+    Microphones {
+        /// Ours does.
+        ours: bool,
+        /// The peer's does, as it reports.
+        peers: bool,
+    },
     /// The end.
     Ended(Cause),
 }
@@ -256,6 +263,9 @@ impl fmt::Display for Step {
             Step::FirstPacket => f.write_str("first sound of the peer"),
             Step::Hearing(they, we) => {
                 write!(f, "they hear us: {}, we hear them: {}", yes(*they), yes(*we))
+            }
+            Step::Microphones { ours, peers } => {
+                write!(f, "our microphone gives sound: {}, theirs: {}", yes(*ours), yes(*peers))
             }
             Step::Ended(cause) => write!(f, "ended: {cause}"),
         }
