@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use yodel::command::{Cause, PathKind};
 use yodel_tests::sim::checks::{heard_share, settled};
-use yodel_tests::sim::nat::NatKind;
+use yodel_tests::sim::nat::{Dependence, NatKind};
 use yodel_tests::sim::realm::{Manners, PhoneIndex, SimRealm, Where, pair};
 
 const CALL: Duration = Duration::from_secs(10);
@@ -130,4 +130,44 @@ fn the_direct_path_is_cut_and_the_relay_carries_the_sound() {
     assert_eq!(realm[alice].paths(call).last(), Some(&PathKind::Direct));
     realm.hangup(bob, Some(call));
     assert_eq!(realm.cause(alice, call, CALL), Cause::RemoteHangup);
+}
+
+/// What two kinds of homes can have at best (RFC 4787, RFC 5128 §3.3): whose mapping depends on the endpoint shows a
+/// port that the other did not open its filter for, unless that filter looks at addresses alone.
+fn best(one: Where, other: Where) -> PathKind {
+    use Dependence::{AddressAndPortDependent, EndpointIndependent};
+    let (Where::Home(one), Where::Home(other)) = (one, other) else {
+        let blocked = |place: Where| matches!(place, Where::Home(kind) if kind.blocks_udp);
+        return if blocked(one) || blocked(other) { PathKind::RelayTcp } else { PathKind::Direct };
+    };
+    let shut = |a: NatKind, b: NatKind| {
+        a.mapping != EndpointIndependent
+            && (b.mapping != EndpointIndependent || b.filtering == AddressAndPortDependent)
+    };
+    if one.blocks_udp || other.blocks_udp {
+        PathKind::RelayTcp
+    } else if shut(one, other) || shut(other, one) {
+        PathKind::RelayUdp
+    } else {
+        PathKind::Direct
+    }
+}
+
+#[test]
+fn every_pair_of_homes_has_the_best_path_it_can_have() {
+    let filtering = |filtering| Where::Home(NatKind { filtering, ..NatKind::PORT_RESTRICTED });
+    let homes = [
+        Where::Public,
+        filtering(Dependence::EndpointIndependent),
+        filtering(Dependence::AddressDependent),
+        PORT_RESTRICTED,
+        SYMMETRIC,
+        UDP_BLOCKED,
+    ];
+    for (row, one) in homes.into_iter().enumerate() {
+        for (column, other) in homes.into_iter().enumerate() {
+            let seed = 100 + 10 * row as u64 + column as u64;
+            assert_eq!(speak(seed, one, other), [best(one, other); 2], "{one:?} calls {other:?}");
+        }
+    }
 }

@@ -333,10 +333,13 @@ impl SimRealm {
         self.command(phone, Command::Addresses(vec![addr]));
     }
 
-    /// The address under which the world sees a phone's home.
-    pub fn public_of(&mut self, phone: PhoneIndex) -> Option<IpAddr> {
-        let nat = self.phones[phone.0].nat?;
-        Some(self.world.nat_mut(nat).public())
+    /// The address under which the world sees a phone.
+    pub fn seen_at(&mut self, phone: PhoneIndex) -> IpAddr {
+        let Phone { nat, node, .. } = self.phones[phone.0];
+        match nat {
+            Some(nat) => self.world.nat_mut(nat).public(),
+            None => self.world.addr(node).ip(),
+        }
     }
 
     /// `kill -9` of a phone.
