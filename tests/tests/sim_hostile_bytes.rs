@@ -146,7 +146,12 @@ fn changed_frames_neither_panic_nor_leave_a_call_open() {
         );
         for (from, to) in [(0, 1), (2, 3)] {
             let call = try_dial(&mut realm, phones[from], phones[to]).unwrap();
-            assert!(realm.reaches(phones[from], call, "media", 20 * SECOND), "seed {seed}: {from} to {to}");
+            let media = realm.reaches(phones[from], call, "media", 20 * SECOND);
+            let steps = [from, to].map(|n| {
+                let known = realm[phones[n]].calls().contains(&call);
+                known.then(|| realm.why(phones[n], call).steps)
+            });
+            assert!(media, "seed {seed}: {from} to {to}: {steps:#?}");
         }
     }
 }
