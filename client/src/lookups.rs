@@ -71,12 +71,12 @@ impl Lookups {
 
     /// The warm homes, the first one first. Lookups that a lost home did not answer go to the next.
     pub fn set_homes(&mut self, homes: Vec<NodeId>) {
-        let lost: Vec<u64> = self
-            .pending
-            .iter()
-            .filter(|(_, p)| !p.asked.iter().any(|home| homes.contains(home)))
-            .map(|(id, _)| *id)
-            .collect();
+        // A home that went away took the question with it, also when it comes back.
+        for pending in self.pending.values_mut() {
+            pending.asked.retain(|home| homes.contains(home));
+        }
+        let lost: Vec<u64> =
+            self.pending.iter().filter(|(_, p)| p.asked.is_empty()).map(|(id, _)| *id).collect();
         self.homes = homes;
         for id in lost {
             self.ask_next(id);
@@ -247,6 +247,16 @@ mod tests {
         assert_eq!(say(&mut lookups, LIAR, Standing::None), []);
         assert_eq!(say(&mut lookups, HONEST, Standing::None), [LookupResult::NoSuchAccount]);
         assert_eq!(say(&mut asked(&[HONEST]), HONEST, Standing::None), [LookupResult::NoSuchAccount]);
+    }
+
+    /// Seed 7 of `changed_frames_neither_panic_nor_leave_a_call_open`: the only home's link broke and came back.
+    #[test]
+    fn a_home_that_comes_back_is_asked_again() {
+        let mut lookups = asked(&[HONEST]);
+        while lookups.poll_output().is_some() {}
+        lookups.set_homes(Vec::new());
+        lookups.set_homes(vec![HONEST]);
+        assert!(matches!(lookups.poll_output(), Some(LookupsOutput::Frame(HONEST, _))));
     }
 
     #[test]
