@@ -122,7 +122,6 @@ struct Fallback {
 /// See the module's text.
 pub struct Homes {
     credential: Vec<u8>,
-    own_owner: Option<OwnerTag>,
     supernodes: BTreeMap<NodeId, Supernode>,
     attachments: BTreeMap<LinkId, Attachment>,
     fallbacks: Vec<Fallback>,
@@ -146,7 +145,6 @@ impl Homes {
         rng.fill_bytes(&mut boot);
         Homes {
             credential,
-            own_owner: None,
             supernodes: BTreeMap::new(),
             attachments: BTreeMap::new(),
             fallbacks: Vec::new(),
@@ -555,7 +553,6 @@ impl Homes {
                 .supernodes
                 .iter()
                 .filter(|(node, s)| !self.is_busy(**node) && s.not_before.is_none_or(|t| t <= now.mono))
-                .filter(|(_, s)| s.owner.is_none() || s.owner != self.own_owner)
                 .min_by_key(|(_, s)| (s.owner.is_some_and(|o| taken.contains(&o)), s.failures, s.order))
                 .map(|(node, _)| *node);
             let Some(node) = choice else { return };
