@@ -62,6 +62,8 @@ pub enum Request {
     ContactBlock(Aor, bool),
     /// Calls somebody: [`Reply::Call`] at once, everything else as [`Event::Call`].
     Dial(Dial),
+    /// Looks up whom a call would reach, and rings nobody: [`Reply::Reach`].
+    Reach(Aor),
     /// Answers an incoming call: [`Reply::Call`].
     Answer {
         /// Which; `None` when only one rings.
@@ -151,12 +153,23 @@ pub enum Reply {
     Contacts(Vec<Contact>),
     /// All open requests, by name.
     Requests(Vec<ContactRequest>),
+    /// Whom a call would reach.
+    Reach(Reach),
     /// The call it was about.
     Call(CallId),
     /// Calls under way, oldest first.
     Calls(Vec<CallInfo>),
     /// A call's timeline.
     Why(Why),
+}
+
+/// Whom a call would reach now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// The account.
+    pub peer: Aor,
+    /// Its devices that are online, each of which would be invited; for `echo`, the home that answers.
+    pub devices: Vec<NodeId>,
 }
 
 /// Why a request was not carried out.
@@ -347,6 +360,7 @@ impl fmt::Debug for Request {
             Request::ContactRemove(_) => "ContactRemove",
             Request::ContactBlock(_, _) => "ContactBlock",
             Request::Dial(_) => "Dial",
+            Request::Reach(_) => "Reach",
             Request::Answer { .. } => "Answer",
             Request::Decline(_) => "Decline",
             Request::Hangup(_) => "Hangup",

@@ -17,6 +17,7 @@ use yodel_overlay::verify::LookupResult;
 use yodel_wire::frame::Frame;
 use yodel_wire::time::{Instant, Now};
 
+use crate::command::RequestId;
 use crate::limits::{LOOKUP, LOOKUP_SECOND_WAY, LOOKUPS_MAX};
 
 /// Who asked.
@@ -28,6 +29,8 @@ pub enum Asker {
     Own,
     /// Somebody is about to become a contact.
     Contact(Aor),
+    /// A user who wants to know whom a call would reach.
+    Reach(RequestId, Aor),
 }
 
 /// What the lookups want done or tell.

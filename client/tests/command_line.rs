@@ -125,7 +125,6 @@ fn what_comes_later_says_so_and_is_not_offered() {
         &["hold"],
         &["gateway", "run"],
         &["contacts", "verify", "bob"],
-        &["call", "bob", "--dry-run"],
         &["help", "presence"],
     ] {
         let output = yodel(&dir, arguments);

@@ -193,6 +193,14 @@ fn real_auto_answer_stays_and_numbers_its_files() {
         let seconds = wav_seconds(&realm.dir.join(file));
         assert!((0.8..=1.2).contains(&seconds), "{file}: {seconds} s");
     }
+    // A dry run rings nobody and ends as the call would that cannot begin.
+    let reach = call(&alice, &["bob", "--dry-run"]);
+    let said = reach.json();
+    assert_eq!((reach.code, &said["v"], &said["peer"]), (Some(0), &1.into(), &"bob@example.net".into()));
+    assert_eq!(said["devices"].as_array().map(Vec::len), Some(1), "{said}");
+    assert_eq!(end(&call(&alice, &["nobody", "--dry-run"])), (Some(5), "lookup.no-user".to_owned()));
+    assert_eq!(call(&alice, &["echo", "--dry-run"]).code, Some(0));
+    assert!(bob.run(&["calls", "--json"]).unwrap().json()["calls"].as_array().unwrap().is_empty());
     // `echo` answers in every realm, also on a phone that knows nobody.
     let done = call(&bob, &["echo", "--audio", "tone:440", "--max", "600ms"]);
     assert_eq!(end(&done), (Some(0), "local.hangup".to_owned()), "{done:?}");

@@ -218,6 +218,9 @@ pub(crate) struct Call {
     /// Use relays only, so that the other side learns no address
     #[arg(long)]
     pub(crate) relay_only: bool,
+    /// Only look up whom the call would reach, and ring nobody
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     /// Record both voices: 48 kHz mono WAV
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,

@@ -24,6 +24,13 @@ pub(crate) async fn call(context: &Context, args: Call) -> Result<Exit, Failure>
     let user = args.user;
     let open = Talk::open(context).await;
     let mut talk = open.inspect_err(|failure| not_placed(context, &user, failure))?;
+    if args.dry_run {
+        let params = json!({ "user": user, "dry_run": true });
+        let reach = talk.ask("call", params, context.rules.timeout).await;
+        let reach = reach.inspect_err(|failure| not_placed(context, &user, failure))?;
+        context.print(&reach, show::reach)?;
+        return Ok(Exit::Done);
+    }
     let here = std::env::current_dir().map_err(failed)?;
     let record = args.record.map(|file| here.join(file).display().to_string());
     let params = json!({

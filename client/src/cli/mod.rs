@@ -56,15 +56,10 @@ pub(crate) fn main() -> Exit {
     }
 }
 
-/// Whether the command or flag that clap does not know is one of the contract's that is still to come.
+/// Whether the command that clap does not know is one of the contract's that is still to come.
 fn comes_later(error: &clap::Error) -> Option<Failure> {
-    let name = match (error.get(ContextKind::InvalidSubcommand), error.get(ContextKind::InvalidArg)) {
-        (Some(ContextValue::String(command)), _) => {
-            args::LATER.contains(&command.as_str()).then_some(command)?
-        }
-        (_, Some(ContextValue::String(flag))) => (flag == "--dry-run").then_some(flag)?,
-        _ => return None,
-    };
+    let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand) else { return None };
+    args::LATER.contains(&name.as_str()).then_some(())?;
     Some(Failure::new(Exit::Usage, format!("`{name}` comes with a later version")))
 }
 

@@ -31,6 +31,11 @@ pub(crate) fn requests(value: &Value) -> String {
         .collect()
 }
 
+pub(crate) fn reach(value: &Value) -> String {
+    let devices = items(value, "devices").len();
+    format!("{}  {devices} device{} online\n", text(value, "peer"), if devices == 1 { "" } else { "s" })
+}
+
 pub(crate) fn calls(value: &Value) -> String {
     items(value, "calls")
         .iter()

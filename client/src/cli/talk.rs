@@ -104,8 +104,7 @@ fn failure_of(error: &Value) -> Failure {
 
 /// The exit code with this number.
 pub(crate) fn exit_of(number: u64) -> Exit {
-    let known = Exit::ALL.iter().map(|(exit, _)| *exit).find(|exit| u64::from(exit.code()) == number);
-    known.unwrap_or(Exit::Failed)
+    u8::try_from(number).map_or(Exit::Failed, Exit::from_code)
 }
 
 async fn connect(context: &Context) -> Result<UnixStream, Failure> {

@@ -19,6 +19,12 @@ pub(super) fn reply(reply: &Reply) -> Value {
         Reply::Requests(requests) => {
             json!({"v": 1, "requests": requests.iter().map(request_of).collect::<Vec<_>>()})
         }
+        Reply::Reach(reach) => json!({
+            "v": 1,
+            "dry_run": true,
+            "peer": reach.peer.to_string(),
+            "devices": reach.devices.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        }),
         Reply::Call(call) => json!({"v": 1, "call": call.to_string()}),
         Reply::Calls(calls) => json!({"v": 1, "calls": calls.iter().map(info_of).collect::<Vec<_>>()}),
         Reply::Why(why) => why_of(why),

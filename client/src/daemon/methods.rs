@@ -73,6 +73,7 @@ impl Methods {
             "mute" => ask(Request::Mute(call(params)?, true)),
             "unmute" => ask(Request::Mute(call(params)?, false)),
             "why" => ask(Request::Why(call(params)?)),
+            "call" if flag(params, "dry_run")? => ask(Request::Reach(self.user(params)?)),
             "call" => Ok(Plan::Ask(Box::new(Request::Dial(self.dial(params)?)), Follow::Own)),
             "answer" => self.answer(params),
             "events" => kinds(params).map(Plan::Subscribe),

@@ -2,7 +2,9 @@
 
 use yodel_call::event::{self as call_event, CallId, DialOptions, Target};
 use yodel_identity::name::Aor;
+use yodel_identity::node::NodeId;
 use yodel_net::Exit;
+use yodel_overlay::verify::LookupResult;
 use yodel_wire::machine::Output;
 use yodel_wire::time::Now;
 
@@ -10,8 +12,9 @@ use super::Client;
 use crate::book::{Book, BookError, BookNews};
 use crate::command::{
     Cause, Contact, ContactChange, ContactEvent, ContactRequest, ContactState, Dial, Event, Failure,
-    HomeStatus, Online, Reply, Request, RequestId, Status, Why, WhyStep,
+    HomeStatus, Online, Reach, Reply, Request, RequestId, Status, Why, WhyStep,
 };
+use crate::lookups::Asker;
 
 impl Client {
     pub(super) fn request(&mut self, now: Now, id: RequestId, request: Request) {
@@ -42,6 +45,7 @@ impl Client {
                 });
             }
             Request::Dial(dial) => self.dial(now, dial),
+            Request::Reach(peer) => return self.reach(now, id, peer),
             Request::Answer { call, audio } => self.ringing(call).and_then(|call| {
                 self.calls.answer(now, call, audio).then_some(Reply::Call(call)).ok_or_else(no_call)
             }),
@@ -91,14 +95,7 @@ impl Client {
             return Err(other_realm());
         }
         let target = if dial.peer.is_echo() { Target::Echo } else { Target::Account(dial.peer) };
-        let hindered = if self.is_out() {
-            Some((Cause::SigninExpired, "this device's credential has ended or was revoked; sign in again"))
-        } else if self.homes.clock_is_off(now) {
-            Some((Cause::SigninClock, "this device's clock is off by more than five minutes"))
-        } else {
-            None
-        };
-        if let Some((cause, detail)) = hindered {
+        if let Some((cause, detail)) = self.hindrance(now) {
             return Ok(Reply::Call(self.calls.dial_refused(now, &self.realm, &target, cause, detail)));
         }
         let options = DialOptions {
@@ -108,6 +105,50 @@ impl Client {
             ring_timeout: dial.ring_timeout,
         };
         Ok(Reply::Call(self.calls.dial(now, &self.realm, target, options)))
+    }
+
+    /// Why this device cannot call anybody.
+    fn hindrance(&self, now: Now) -> Option<(Cause, &'static str)> {
+        if self.is_out() {
+            Some((Cause::SigninExpired, "this device's credential has ended or was revoked; sign in again"))
+        } else if self.homes.clock_is_off(now) {
+            Some((Cause::SigninClock, "this device's clock is off by more than five minutes"))
+        } else {
+            None
+        }
+    }
+
+    fn reach(&mut self, now: Now, id: RequestId, peer: Aor) {
+        if peer.realm != self.aor.realm {
+            return self.reply(id, Err(other_realm()));
+        }
+        if let Some((cause, detail)) = self.hindrance(now) {
+            return self.reply(id, Err(caused(cause, detail)));
+        }
+        if !peer.is_echo() {
+            return self.lookups.start(now, Asker::Reach(id, peer.clone()), &peer, false);
+        }
+        let home = self.homes.warm().first().map(|home| home.node);
+        let reach = home.map(|home| Reply::Reach(Reach { peer, devices: vec![home] }));
+        self.reply(id, reach.ok_or_else(|| caused(Cause::LookupOverlayUnreachable, "no supernode answers")));
+    }
+
+    pub(super) fn reached(&mut self, id: RequestId, peer: Aor, result: LookupResult) {
+        let result = match result {
+            LookupResult::Found { settled: false, .. } => return,
+            LookupResult::Found { account, entries, .. } => {
+                let listed = |node: &NodeId| account.device(*node).is_some();
+                let devices: Vec<NodeId> = entries.iter().map(|entry| entry.device).filter(listed).collect();
+                if devices.is_empty() {
+                    Err(caused(Cause::PeerOffline, "none of their devices is online"))
+                } else {
+                    Ok(Reply::Reach(Reach { peer, devices }))
+                }
+            }
+            LookupResult::NoSuchAccount => Err(caused(Cause::LookupNoUser, "there is no such account")),
+            LookupResult::Unreachable => Err(caused(Cause::LookupOverlayUnreachable, "no supernode answers")),
+        };
+        self.reply(id, result);
     }
 
     /// The one incoming call that is meant.
@@ -221,9 +262,10 @@ fn no_call() -> Failure {
 }
 
 fn other_realm() -> Failure {
-    Failure {
-        exit: Exit::NoSuchUser,
-        message: "that account is of another realm".into(),
-        cause: Some(Cause::LookupNoUser),
-    }
+    caused(Cause::LookupNoUser, "that account is of another realm")
+}
+
+/// A failure with a cause of the list, which tells the exit code.
+fn caused(cause: Cause, message: &str) -> Failure {
+    Failure { exit: Exit::from_code(cause.exit_code() as u8), message: message.into(), cause: Some(cause) }
 }

@@ -117,6 +117,7 @@ impl Client {
                 self.calls.handle_lookup(now, &self.realm, id, result);
             }
             LookupsOutput::Result(Asker::Contact(aor), result) => self.deliver_to(now, aor, result),
+            LookupsOutput::Result(Asker::Reach(id, peer), result) => self.reached(id, peer, result),
         }
     }
 
