@@ -20,6 +20,7 @@ pub mod placement;
 pub mod publish;
 pub mod record;
 pub mod ring;
+pub mod sealed;
 pub mod verify;
 
 #[cfg(test)]

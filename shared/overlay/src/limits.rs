@@ -76,3 +76,6 @@ pub const SWEEP: Duration = Duration::from_secs(10);
 
 /// Most members a ring counts: what one bulletin names.
 pub const MEMBERS_MAX: usize = yodel_identity::limits::BULLETIN_SUPERNODES_MAX;
+
+/// Sealing keys of our own that still open datagrams: what ten days of renewals leave.
+pub const OWN_SEALING_KEYS_MAX: usize = 16;
