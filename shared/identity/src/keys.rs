@@ -50,6 +50,8 @@ contexts! {
     CallAnswer = "yodel/call-answer/v1",
     /// A device's key over a message outside of calls (contact requests, tags).
     DeviceMessage = "yodel/device-message/v1",
+    /// A supernode's key over where it is and whether it serves.
+    Announcement = "yodel/announcement/v1",
 }
 
 /// A signature does not fit key, context and message.

@@ -1,6 +1,7 @@
 //! The ring: supernodes that keep records, and how records are written and read.
 //!
 //! * [`attach`]: the first frames of every link, pings, farewells.
+//! * [`card`]: what anybody must know of a member to believe in it and to reach it.
 //! * [`record`]: contact entries, and the frames that write and read records.
 //! * [`verify`]: what a reader believes of an answer.
 //! * [`placement`]: which members hold a key; everybody computes the same.
@@ -12,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attach;
+pub mod card;
 pub mod holder;
 pub mod limits;
 pub mod lookup;

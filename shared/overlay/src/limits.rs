@@ -71,6 +71,18 @@ pub const OPERATIONS_MAX: usize = 4_096;
 /// Who waits for one walk: a popular account's callers. One more is told that nothing was reached, and asks again.
 pub const ASKERS_MAX: usize = 1_024;
 
+/// Longest announcement, bytes, as signed: four addresses of each kind, half of them IPv6.
+pub const ANNOUNCEMENT_BYTES_MAX: usize = 320;
+
+/// Longest card, bytes: a credential, an announcement and the map around them.
+pub const CARD_BYTES_MAX: usize = yodel_identity::limits::CREDENTIAL_BYTES_MAX + ANNOUNCEMENT_BYTES_MAX + 16;
+
+/// Cards in one frame: as many of the longest as fit its body.
+pub const CARDS_PER_FRAME: usize = 20;
+
+/// Members asked for by name in one frame.
+pub const CARDS_WANTED_MAX: usize = 32;
+
 /// How often expired records are looked for.
 pub const SWEEP: Duration = Duration::from_secs(10);
 

@@ -1,16 +1,19 @@
 //! A realm for this crate's tests.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use yodel_identity::account::{AccountCertificate, AccountCertificateFields, AccountRecord};
 use yodel_identity::bulletin::{Bulletin, BulletinFields, RevokedSet, revoked_hash};
 use yodel_identity::credential::{Credential, CredentialFields, IssuerId, Roles, Subject};
 use yodel_identity::keys::{SealingKey, SigningKey};
 use yodel_identity::name::{Aor, RealmName};
-use yodel_identity::node::NodeId;
+use yodel_identity::node::{NodeId, OwnerTag};
 use yodel_identity::realm::{IssuerKey, Realm, RootStatement, RootStatementFields};
 use yodel_wire::time::UnixTime;
 
+use crate::card::{Card, Service};
 use crate::record::{ContactEntry, ContactEntryFields};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -21,6 +24,21 @@ pub(crate) struct RealmFixture {
     pub(crate) now: UnixTime,
     issuer: SigningKey,
     revoked: RevokedSet,
+}
+
+/// A supernode.
+pub(crate) struct MemberFixture {
+    pub(crate) credential: Credential,
+    pub(crate) key: SigningKey,
+    pub(crate) sealing: SealingKey,
+    pub(crate) addr: SocketAddr,
+}
+
+impl MemberFixture {
+    pub(crate) fn card(&self, incarnation: u64, service: Service) -> Card {
+        let (udp, tcp) = (vec![self.addr], vec![self.addr]);
+        Card::sign(&self.key, self.credential.clone(), incarnation, service, udp, tcp).unwrap()
+    }
 }
 
 /// A device, alone in its account.
@@ -79,6 +97,31 @@ impl RealmFixture {
     pub(crate) fn revoke(&mut self, node: NodeId) {
         self.revoked.insert(node, self.now + 10 * DAY);
         self.bulletin();
+    }
+
+    /// A supernode with an owner and a /24 of its own.
+    pub(crate) fn member(&self, number: u16) -> MemberFixture {
+        let [high, low] = number.to_be_bytes();
+        let mut seed = [0x20; 32];
+        [seed[0], seed[1]] = [high, low];
+        let (key, sealing) = (SigningKey::from_seed(seed), SealingKey::from_bytes(seed));
+        let mut id: [u8; 32] = Sha256::digest(seed).into();
+        id[15] = low;
+        let fields = CredentialFields {
+            realm: self.realm.name().clone(),
+            subject: Subject::Supernode { owner: OwnerTag(*id.last_chunk().unwrap()) },
+            key: key.public(),
+            sealing: sealing.public(),
+            node: NodeId(*id.first_chunk().unwrap()),
+            roles: Roles::SUPERNODE,
+            not_before: self.now - DAY,
+            not_after: self.now + 6 * DAY,
+            serial: 1,
+            issuer: IssuerId::default(),
+        };
+        let credential = Credential::issue(&self.issuer, fields).unwrap();
+        let addr = SocketAddr::from(([20, high, low, 1], 4433));
+        MemberFixture { credential, key, sealing, addr }
     }
 
     pub(crate) fn device(&self, user: &str, number: u8) -> DeviceFixture {

@@ -95,6 +95,11 @@ frame_kinds! {
     Read = 18,
     /// What is held.
     Answer = 19,
+    // Members: `overlay/src/card.rs`.
+    /// Send the cards of these members, or of some.
+    CardsWanted = 20,
+    /// Cards of members.
+    Cards = 21,
     // Signalling: `sip/src/envelope.rs`.
     /// A device asks its home to carry a SIP message.
     SipSend = 32,
