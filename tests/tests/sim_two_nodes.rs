@@ -137,3 +137,49 @@ fn a_seed_reproduces_a_run_bit_for_bit() {
     assert_eq!(run(7), run(7));
     assert_ne!(run(7), run(8));
 }
+
+#[test]
+fn nothing_passes_between_groups_while_the_world_is_partitioned() {
+    let (mut world, client, server) = two(3);
+    world.set_group(server, 1);
+    world.partitioned = true;
+    world.with::<Pinger, _>(client, |m, now| m.handle_command(now, ()));
+    world.run_for(Duration::from_secs(9));
+    assert_eq!(world.events::<Pinger>(server).len(), 0);
+    assert_eq!(world.events::<Pinger>(client).len(), 0);
+    world.run_for(Duration::from_secs(2));
+    assert_eq!(world.events::<Pinger>(client).pop().unwrap().1, Heard::Closed);
+
+    world.partitioned = false;
+    world.with::<Pinger, _>(client, |m, now| m.handle_command(now, ()));
+    world.run_for(Duration::from_secs(2));
+    assert!(world.events::<Pinger>(client).iter().any(|(_, event)| *event == Heard::Pong));
+}
+
+#[test]
+fn a_link_is_forgotten_when_neither_end_holds_it() {
+    let (mut world, client, server) = two(4);
+    for life in 1..=3 {
+        world.with::<Pinger, _>(client, |m, now| m.handle_command(now, ()));
+        world.run_for(Duration::from_secs(1));
+        assert_eq!(world.links(), 1, "life {life}");
+        world.kill(client);
+        world.run_for(world.weather.link_idle);
+        assert_eq!((world.links(), world.agenda()), (0, 0), "life {life}");
+        assert_eq!(world.events::<Pinger>(server).pop().unwrap().1, Heard::Closed);
+        let peer = Some(world.addr(server));
+        world.restart(client, Pinger { peer, ..Pinger::default() });
+    }
+}
+
+#[test]
+fn what_stands_beside_is_reached_at_once_and_counted() {
+    let (mut world, client, server) = two(5);
+    world.set_beside(client, server);
+    world.with::<Pinger, _>(client, |m, now| m.handle_command(now, ()));
+    world.run_for(Duration::from_micros(1));
+    let heard: Vec<Heard> = world.events::<Pinger>(client).into_iter().map(|(_, event)| event).collect();
+    assert_eq!(heard.len(), 2, "{heard:?}");
+    let sent = world.sent_by(client);
+    assert_eq!((sent.datagrams, sent.datagram_bytes, sent.frames, sent.frame_bytes), (1, 3, 1, 5));
+}

@@ -4,21 +4,28 @@
 //! event. Datagrams cross NATs with delay, jitter and loss; links are ordered byte streams of frames with a handshake's
 //! delay, encoded and decoded by the same code as on a real wire. Everything random comes from one seed, and a digest
 //! over every delivery shows that two runs were the same.
+//!
+//! It holds ten thousand supernodes and a hundred thousand phones: whatever happens costs the logarithm of their
+//! number, and what is over is forgotten.
 
-use std::any::Any;
-use std::collections::{BTreeMap, VecDeque};
+mod actor;
+mod links;
+mod network;
+
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
-use yodel_wire::frame::{Frame, FrameDecoder};
-use yodel_wire::machine::{
-    CommitResult, LinkAction, LinkClosed, LinkEvent, LinkId, LinkPeer, LinkTarget, Machine, Output, Ticket,
-    Transport, Write,
-};
+use yodel_wire::frame::Frame;
+use yodel_wire::machine::{LinkAction, LinkClosed, LinkId, Machine, Output, Ticket, Write};
 use yodel_wire::time::{Instant, Now, UnixTime};
 
+use self::actor::{Actor, Held};
+use self::links::{LinkHandle, Links};
+use self::network::{Network, Route, pair_delay};
+pub use self::network::{Traffic, Weather};
 use super::nat::{Nat, NatKind};
 
 /// Wall-clock time at the origin of every run: 2026-01-01T00:00:00Z.
@@ -34,33 +41,6 @@ pub struct NodeIndex(usize);
 /// A NAT of the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NatIndex(usize);
-
-/// How the network behaves between any two nodes.
-#[derive(Clone, Copy, Debug)]
-pub struct Weather {
-    /// One way, without jitter.
-    pub delay: Duration,
-    /// Added to a datagram's delay, uniformly from zero.
-    pub jitter: Duration,
-    /// Datagrams lost, per thousand. Links lose nothing, as QUIC and TCP repair.
-    pub loss_permille: u32,
-    /// How long a link to a dead node stays silent before it is called lost.
-    pub link_idle: Duration,
-    /// How long a commit takes.
-    pub commit: Duration,
-}
-
-impl Default for Weather {
-    fn default() -> Weather {
-        Weather {
-            delay: Duration::from_millis(25),
-            jitter: Duration::ZERO,
-            loss_permille: 0,
-            link_idle: Duration::from_secs(10),
-            commit: Duration::from_millis(1),
-        }
-    }
-}
 
 /// What a node is placed in the world with.
 #[derive(Clone, Debug)]
@@ -80,79 +60,29 @@ pub type Tamper = Box<dyn FnMut(NodeIndex, NodeIndex, Frame) -> Vec<Frame>>;
 
 enum Happening {
     Datagram { to: NodeIndex, from: SocketAddr, bytes: Vec<u8> },
-    LinkArrives { link: usize },
-    LinkReady { link: usize },
-    LinkBytes { link: usize, toward_opener: bool, bytes: Vec<u8> },
-    LinkEnds { link: usize, toward_opener: bool, why: LinkClosed },
+    LinkArrives { link: LinkHandle },
+    LinkReady { link: LinkHandle },
+    LinkBytes { link: LinkHandle, toward_opener: bool, bytes: Vec<u8> },
+    LinkEnds { link: LinkHandle, toward_opener: bool, why: LinkClosed },
     Committed { to: NodeIndex, life: u32, ticket: Ticket, writes: Vec<Write> },
-    Deadline { to: NodeIndex, life: u32, at: Instant },
-}
-
-struct SimLink {
-    opener: (NodeIndex, LinkId),
-    acceptor: Option<(NodeIndex, LinkId)>,
-    lives: (u32, u32),
-    opener_addr: SocketAddr,
-    target: LinkTarget,
-    exporter: [u8; 32],
-    decoders: [FrameDecoder; 2],
-    open: [bool; 2],
-}
-
-/// What the world needs of a machine, whatever its commands and events are.
-trait Actor {
-    fn datagram(&mut self, now: Now, from: SocketAddr, bytes: &[u8]);
-    fn link(&mut self, now: Now, link: LinkId, event: LinkEvent);
-    fn committed(&mut self, now: Now, ticket: Ticket);
-    fn timeout(&mut self, now: Now);
-    fn poll(&mut self, now: Now) -> Output<()>;
-    fn as_any(&mut self) -> &mut dyn Any;
-}
-
-struct Held<M: Machine> {
-    machine: M,
-    events: VecDeque<(Instant, M::Event)>,
-}
-
-impl<M: Machine + 'static> Actor for Held<M> {
-    fn datagram(&mut self, now: Now, from: SocketAddr, bytes: &[u8]) {
-        self.machine.handle_datagram(now, from, bytes);
-    }
-    fn link(&mut self, now: Now, link: LinkId, event: LinkEvent) {
-        self.machine.handle_link(now, link, event);
-    }
-    fn committed(&mut self, now: Now, ticket: Ticket) {
-        self.machine.handle_committed(now, ticket, CommitResult::Stored);
-    }
-    fn timeout(&mut self, now: Now) {
-        self.machine.handle_timeout(now);
-    }
-    fn poll(&mut self, now: Now) -> Output<()> {
-        loop {
-            match self.machine.poll_output() {
-                Output::Event(event) => self.events.push_back((now.mono, event)),
-                Output::Datagram { to, bytes } => return Output::Datagram { to, bytes },
-                Output::Link(link, action) => return Output::Link(link, action),
-                Output::Commit(ticket, writes) => return Output::Commit(ticket, writes),
-                Output::Idle { deadline } => return Output::Idle { deadline },
-            }
-        }
-    }
-    fn as_any(&mut self) -> &mut dyn Any {
-        self
-    }
+    Deadline { to: NodeIndex },
 }
 
 struct Node {
     actor: Option<Box<dyn Actor>>,
     place: Place,
     life: u32,
-    links: BTreeMap<LinkId, usize>,
-    deadline: Option<Instant>,
+    links: BTreeMap<LinkId, LinkHandle>,
+    /// What it asked to be woken at, and where that stands on the agenda.
+    deadline: Option<(Instant, (Instant, u64))>,
     /// Timeouts in the second that began then.
     timeouts: (Instant, u32),
     disk: BTreeMap<(&'static str, Vec<u8>), Vec<u8>>,
     clock_skew_ms: i64,
+    sent: Traffic,
+    group: u8,
+    /// The node in whose machine room it stands.
+    beside: Option<NodeIndex>,
 }
 
 /// The world. Place nodes, then let time pass.
@@ -162,18 +92,20 @@ pub struct World {
     /// How the network behaves; may be changed at any time.
     pub weather: Weather,
     nodes: Vec<Node>,
-    nats: Vec<Nat>,
-    links: Vec<SimLink>,
+    network: Network,
+    links: Links,
     agenda: BTreeMap<(Instant, u64), Happening>,
     counter: u64,
     digest: u64,
     tamper: Option<Tamper>,
-    /// Datagrams and bytes sent by nodes, links not counted.
-    pub sent: (u64, u64),
+    /// What all nodes have sent.
+    pub sent: Traffic,
     /// Pairs of addresses that cannot reach each other by datagram; a QUIC link that would need it is lost.
     pub cut: Vec<(IpAddr, IpAddr)>,
     /// Sources whose datagrams to a destination vanish, while the other direction works.
     pub one_way: Vec<(IpAddr, IpAddr)>,
+    /// While set, nothing passes between nodes of different groups; see [`World::set_group`].
+    pub partitioned: bool,
 }
 
 impl World {
@@ -184,15 +116,16 @@ impl World {
             rng: ChaCha20Rng::seed_from_u64(seed),
             weather: Weather::default(),
             nodes: Vec::new(),
-            nats: Vec::new(),
-            links: Vec::new(),
+            network: Network::default(),
+            links: Links::default(),
             agenda: BTreeMap::new(),
             counter: 0,
             digest: 0xcbf2_9ce4_8422_2325,
             tamper: None,
-            sent: (0, 0),
+            sent: Traffic::default(),
             cut: Vec::new(),
             one_way: Vec::new(),
+            partitioned: false,
         }
     }
 
@@ -220,20 +153,20 @@ impl World {
 
     /// A NAT of this kind with this public address.
     pub fn add_nat(&mut self, kind: NatKind, public: IpAddr) -> NatIndex {
-        self.nats.push(Nat::new(kind, public));
-        NatIndex(self.nats.len() - 1)
+        self.network.add_nat(kind, public)
     }
 
     /// The NAT itself, to reboot it.
     pub fn nat_mut(&mut self, nat: NatIndex) -> &mut Nat {
-        &mut self.nats[nat.0]
+        self.network.nat_mut(nat)
     }
 
     /// Places a machine.
     pub fn add<M: Machine + 'static>(&mut self, place: Place, machine: M) -> NodeIndex {
         let index = NodeIndex(self.nodes.len());
+        self.network.add(index, &place);
         self.nodes.push(Node {
-            actor: Some(Box::new(Held { machine, events: VecDeque::new() })),
+            actor: Some(Box::new(Held::new(machine))),
             place,
             life: 0,
             links: BTreeMap::new(),
@@ -241,6 +174,9 @@ impl World {
             timeouts: (self.mono, 0),
             disk: BTreeMap::new(),
             clock_skew_ms: 0,
+            sent: Traffic::default(),
+            group: 0,
+            beside: None,
         });
         self.drain(index);
         index
@@ -248,7 +184,7 @@ impl World {
 
     /// Puts a machine back in the place of a killed one, with the disk as it was.
     pub fn restart<M: Machine + 'static>(&mut self, index: NodeIndex, machine: M) {
-        self.nodes[index.0].actor = Some(Box::new(Held { machine, events: VecDeque::new() }));
+        self.nodes[index.0].actor = Some(Box::new(Held::new(machine)));
         self.drain(index);
     }
 
@@ -257,13 +193,14 @@ impl World {
         let node = &mut self.nodes[index.0];
         node.actor = None;
         node.life += 1;
-        node.deadline = None;
+        let deadline = node.deadline.take();
         let links = std::mem::take(&mut node.links);
-        let at = self.mono + self.weather.link_idle;
+        if let Some((_, key)) = deadline {
+            self.agenda.remove(&key);
+        }
         for (_, link) in links {
-            for toward_opener in [true, false] {
-                self.at(at, Happening::LinkEnds { link, toward_opener, why: LinkClosed::Lost });
-            }
+            self.lose(link);
+            self.let_go(link);
         }
     }
 
@@ -285,6 +222,31 @@ impl World {
     /// Sets a node's wall clock off by this much.
     pub fn skew_clock(&mut self, index: NodeIndex, millis: i64) {
         self.nodes[index.0].clock_skew_ms = millis;
+    }
+
+    /// Puts a node into a group, which tells whom it reaches while the world is `partitioned`. All begin in group 0.
+    pub fn set_group(&mut self, index: NodeIndex, group: u8) {
+        self.nodes[index.0].group = group;
+    }
+
+    /// Puts a node beside another: nothing that passes between these two takes time.
+    pub fn set_beside(&mut self, index: NodeIndex, other: NodeIndex) {
+        self.nodes[index.0].beside = Some(other);
+    }
+
+    /// What a node has sent so far; the difference of two is what it sent between.
+    pub fn sent_by(&self, index: NodeIndex) -> Traffic {
+        self.nodes[index.0].sent
+    }
+
+    /// Links that at least one end holds.
+    pub fn links(&self) -> usize {
+        self.links.len()
+    }
+
+    /// Happenings on the agenda.
+    pub fn agenda(&self) -> usize {
+        self.agenda.len()
     }
 
     /// From now on every frame on every link goes through `tamper`.
@@ -348,9 +310,10 @@ impl World {
         true
     }
 
-    fn at(&mut self, at: Instant, happening: Happening) {
+    fn at(&mut self, at: Instant, happening: Happening) -> (Instant, u64) {
         self.counter += 1;
         self.agenda.insert((at, self.counter), happening);
+        (at, self.counter)
     }
 
     fn now_of(&self, index: NodeIndex) -> Now {
@@ -360,10 +323,17 @@ impl World {
     }
 
     fn witness(&mut self, what: u8, node: NodeIndex, bytes: &[u8]) {
-        let stamp = self.mono.as_micros().to_le_bytes();
-        for byte in [what, node.0 as u8].iter().chain(&stamp).chain(bytes) {
-            self.digest = (self.digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+        // FNV-1a over words, turned so that high bits reach low ones.
+        let mut digest = self.digest;
+        let mut mix =
+            |word: u64| digest = (digest ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        mix(u64::from(what) | (node.0 as u64) << 8);
+        mix(self.mono.as_micros());
+        mix(bytes.len() as u64);
+        let (words, rest) = bytes.as_chunks::<8>();
+        words.iter().for_each(|word| mix(u64::from_le_bytes(*word)));
+        rest.iter().for_each(|byte| mix(u64::from(*byte)));
+        self.digest = digest;
     }
 
     fn happen(&mut self, happening: Happening) {
@@ -399,11 +369,8 @@ impl World {
                     self.drain(to);
                 }
             }
-            Happening::Deadline { to, life, at } => {
+            Happening::Deadline { to } => {
                 let node = &mut self.nodes[to.0];
-                if node.life != life || node.deadline != Some(at) {
-                    return;
-                }
                 node.deadline = None;
                 if self.mono.since(node.timeouts.0) >= Duration::from_secs(1) {
                     node.timeouts = (self.mono, 0);
@@ -439,250 +406,71 @@ impl World {
                     self.at(at, Happening::Committed { to: index, life, ticket, writes });
                 }
                 Output::Event(()) => {}
-                Output::Idle { deadline } => {
-                    let node = &mut self.nodes[index.0];
-                    if node.deadline != deadline {
-                        node.deadline = deadline;
-                        let life = node.life;
-                        if let Some(at) = deadline {
-                            // A machine whose deadline is always past would stop time; a microsecond moves it on.
-                            let when = at.max(self.mono + Duration::from_micros(1));
-                            self.at(when, Happening::Deadline { to: index, life, at });
-                        }
-                    }
-                    return;
-                }
+                Output::Idle { deadline } => return self.wake_at(index, deadline),
             }
         }
     }
 
-    // --- datagrams
+    /// A machine's deadline: the last one counts.
+    fn wake_at(&mut self, index: NodeIndex, deadline: Option<Instant>) {
+        let held = self.nodes[index.0].deadline;
+        if held.map(|(at, _)| at) == deadline {
+            return;
+        }
+        if let Some((_, key)) = held {
+            self.agenda.remove(&key);
+        }
+        // A machine whose deadline is always past would stop time; a microsecond moves it on.
+        let soonest = self.mono + Duration::from_micros(1);
+        let deadline = deadline.map(|at| (at, self.at(at.max(soonest), Happening::Deadline { to: index })));
+        self.nodes[index.0].deadline = deadline;
+    }
 
     fn send(&mut self, from: NodeIndex, to: SocketAddr, bytes: Vec<u8>) {
         assert!(bytes.len() <= yodel_wire::limits::DATAGRAM_BYTES_MAX, "a datagram of {} bytes", bytes.len());
-        self.sent.0 += 1;
-        self.sent.1 += bytes.len() as u64;
+        let datagram_bytes = bytes.len() as u64;
+        self.count(from, Traffic { datagrams: 1, datagram_bytes, ..Traffic::default() });
         if self.below(1_000) < u64::from(self.weather.loss_permille) {
             return;
         }
         let jitter_us = self.below(self.weather.jitter.as_micros() as u64 + 1);
-        let Some((target, source, local)) = self.route(from, to) else { return };
-        let delay = if local { Duration::from_micros(200) } else { self.weather.delay };
+        let Some(Route { to, source, local }) = self.route(from, to) else { return };
+        let delay = if local { Duration::from_micros(200) } else { self.delay(from, to) };
         let at = self.mono + delay + Duration::from_micros(jitter_us);
-        self.at(at, Happening::Datagram { to: target, from: source, bytes });
+        self.at(at, Happening::Datagram { to, from: source, bytes });
     }
 
-    /// Whom a datagram reaches, the source it shows, and whether it stayed in one home.
-    fn route(&mut self, from: NodeIndex, to: SocketAddr) -> Option<(NodeIndex, SocketAddr, bool)> {
-        let inside = self.nodes[from.0].place.addr;
-        let nat = self.nodes[from.0].place.nat;
-        if let Some(lan) =
-            self.nodes.iter().position(|n| n.place.addr == to && n.place.nat == nat && nat.is_some())
-        {
-            return Some((NodeIndex(lan), inside, true));
+    fn count(&mut self, from: NodeIndex, sent: Traffic) {
+        self.sent += sent;
+        self.nodes[from.0].sent += sent;
+    }
+
+    fn route(&mut self, from: NodeIndex, to: SocketAddr) -> Option<Route> {
+        let place = &self.nodes[from.0].place;
+        if let Some(beside) = self.network.beside(place, to) {
+            return Some(Route { to: beside, source: place.addr, local: true });
         }
-        let source = match nat {
-            Some(NatIndex(nat)) => self.nats[nat].outbound(self.mono, inside, to)?,
-            None => inside,
-        };
+        let source = self.network.source(self.mono, place, to)?;
         if self.is_cut(source.ip(), to.ip()) || self.one_way.contains(&(source.ip(), to.ip())) {
             return None;
         }
-        if let Some(public) = self.nodes.iter().position(|n| n.place.addr == to && n.place.nat.is_none()) {
-            return Some((NodeIndex(public), source, false));
-        }
-        let behind = self.nats.iter().position(|n| n.public() == to.ip())?;
-        let inner = self.nats[behind].inbound(self.mono, to.port(), source)?;
-        let found =
-            self.nodes.iter().position(|n| n.place.addr == inner && n.place.nat == Some(NatIndex(behind)))?;
-        Some((NodeIndex(found), source, false))
+        let to = self.network.deliver(self.mono, to, source)?;
+        (!self.are_apart(from, to)).then_some(Route { to, source, local: false })
     }
 
     fn is_cut(&self, one: IpAddr, other: IpAddr) -> bool {
         self.cut.contains(&(one, other)) || self.cut.contains(&(other, one))
     }
 
-    /// Whether a link's packets cannot get through: those of QUIC are datagrams.
-    fn link_is_cut(&self, link: usize) -> bool {
-        let SimLink { opener_addr, target, .. } = &self.links[link];
-        target.transport == Transport::Quic && self.is_cut(opener_addr.ip(), target.addr.ip())
+    fn are_apart(&self, one: NodeIndex, other: NodeIndex) -> bool {
+        self.partitioned && self.nodes[one.0].group != self.nodes[other.0].group
     }
 
-    // --- links
-
-    fn open(&mut self, opener: NodeIndex, id: LinkId, target: LinkTarget) {
-        let place = &self.nodes[opener.0].place;
-        let inside = place.addr;
-        let opener_addr = match (place.nat, target.transport) {
-            (Some(NatIndex(nat)), Transport::Quic) => self.nats[nat].outbound(self.mono, inside, target.addr),
-            (Some(NatIndex(nat)), Transport::Tls) => Some(SocketAddr::new(self.nats[nat].public(), 50_000)),
-            (None, _) => Some(inside),
-        };
-        let mut exporter = [0; 32];
-        self.rng.fill_bytes(&mut exporter);
-        let link = self.links.len();
-        let reachable = opener_addr.is_some();
-        let round_trips = match target.transport {
-            Transport::Quic => 1,
-            Transport::Tls => 3,
-        };
-        self.links.push(SimLink {
-            opener: (opener, id),
-            acceptor: None,
-            lives: (self.nodes[opener.0].life, 0),
-            opener_addr: opener_addr.unwrap_or(inside),
-            target,
-            exporter,
-            decoders: [FrameDecoder::new(), FrameDecoder::new()],
-            open: [false, false],
-        });
-        self.nodes[opener.0].links.insert(id, link);
-        if reachable {
-            let at = self.mono + self.weather.delay * round_trips;
-            self.at(at, Happening::LinkArrives { link });
-        } else {
-            let at = self.mono + self.weather.link_idle;
-            self.at(at, Happening::LinkEnds { link, toward_opener: true, why: LinkClosed::Unreachable });
+    /// One way between two nodes, without jitter.
+    fn delay(&self, one: NodeIndex, other: NodeIndex) -> Duration {
+        if self.nodes[one.0].beside == Some(other) || self.nodes[other.0].beside == Some(one) {
+            return Duration::ZERO;
         }
-    }
-
-    fn link_arrives(&mut self, link: usize) {
-        let target = self.links[link].target.clone();
-        let opener = self.links[link].opener.0;
-        let cut = self.link_is_cut(link);
-        let listening = self.nodes.iter().position(|node| {
-            let port = target.addr.port();
-            let tls = target.transport == Transport::Tls && node.place.ports.contains(&port);
-            node.place.addr.ip() == target.addr.ip()
-                && (node.place.addr.port() == port || tls)
-                && node.place.nat.is_none()
-                && node.actor.is_some()
-                && !cut
-        });
-        let back = self.mono + self.weather.delay;
-        let Some(acceptor) = listening else {
-            let dead = self.nodes.iter().any(|n| n.place.addr.ip() == target.addr.ip());
-            // TCP to a host without the process is refused at once; QUIC only times out.
-            let at = if dead && target.transport == Transport::Tls {
-                back
-            } else {
-                self.mono + self.weather.link_idle
-            };
-            self.at(at, Happening::LinkEnds { link, toward_opener: true, why: LinkClosed::Unreachable });
-            return;
-        };
-        if target.key.is_some_and(|key| key != self.nodes[acceptor].place.key) {
-            self.at(back, Happening::LinkEnds { link, toward_opener: true, why: LinkClosed::WrongKey });
-            return;
-        }
-        self.counter += 1;
-        let id = LinkId(LinkId::ACCEPTED | self.counter);
-        let acceptor = NodeIndex(acceptor);
-        self.links[link].acceptor = Some((acceptor, id));
-        self.links[link].lives.1 = self.nodes[acceptor.0].life;
-        self.links[link].open[1] = true;
-        self.nodes[acceptor.0].links.insert(id, link);
-        self.at(back, Happening::LinkReady { link });
-        let peer = LinkPeer {
-            key: self.nodes[opener.0].place.key,
-            exporter: self.links[link].exporter,
-            addr: self.links[link].opener_addr,
-            transport: target.transport,
-        };
-        self.tell(acceptor, id, LinkEvent::Opened(peer));
-    }
-
-    fn link_ready(&mut self, link: usize) {
-        let (opener, id) = self.links[link].opener;
-        let Some((acceptor, _)) = self.links[link].acceptor else { return };
-        if !self.nodes[opener.0].links.contains_key(&id)
-            || self.nodes[opener.0].life != self.links[link].lives.0
-        {
-            return;
-        }
-        self.links[link].open[0] = true;
-        let peer = LinkPeer {
-            key: self.nodes[acceptor.0].place.key,
-            exporter: self.links[link].exporter,
-            addr: self.links[link].target.addr,
-            transport: self.links[link].target.transport,
-        };
-        self.tell(opener, id, LinkEvent::Opened(peer));
-    }
-
-    fn write(&mut self, from: NodeIndex, id: LinkId, frame: Frame) {
-        let Some(link) = self.nodes[from.0].links.get(&id).copied() else { return };
-        let toward_opener = self.links[link].opener != (from, id);
-        let other = if toward_opener { Some(self.links[link].opener) } else { self.links[link].acceptor };
-        let Some((to, _)) = other else { return };
-        let frames = match self.tamper.as_mut() {
-            Some(tamper) => tamper(from, to, frame),
-            None => vec![frame],
-        };
-        let mut bytes = Vec::new();
-        for frame in frames {
-            let encoded = frame.encode(&mut bytes);
-            assert!(encoded.is_ok(), "a machine wrote a frame that cannot be encoded");
-        }
-        if self.link_is_cut(link) {
-            let at = self.mono + self.weather.link_idle;
-            for toward_opener in [true, false] {
-                self.at(at, Happening::LinkEnds { link, toward_opener, why: LinkClosed::Lost });
-            }
-            return;
-        }
-        let at = self.mono + self.weather.delay;
-        self.at(at, Happening::LinkBytes { link, toward_opener, bytes });
-    }
-
-    fn link_bytes(&mut self, link: usize, toward_opener: bool, bytes: &[u8]) {
-        let side = usize::from(!toward_opener);
-        self.links[link].decoders[side].push(bytes);
-        loop {
-            let Some((to, id)) = self.end_of(link, toward_opener) else { return };
-            match self.links[link].decoders[side].poll() {
-                Ok(Some(frame)) => {
-                    self.witness(3, to, &frame.body);
-                    self.tell(to, id, LinkEvent::Frame(frame));
-                }
-                Ok(None) => return,
-                Err(_) => {
-                    self.link_ends(link, toward_opener, LinkClosed::Protocol);
-                    self.link_ends(link, !toward_opener, LinkClosed::Protocol);
-                    return;
-                }
-            }
-        }
-    }
-
-    fn close(&mut self, from: NodeIndex, id: LinkId) {
-        let Some(link) = self.nodes[from.0].links.remove(&id) else { return };
-        let toward_opener = self.links[link].opener != (from, id);
-        let at = self.mono + self.weather.delay;
-        self.at(at, Happening::LinkEnds { link, toward_opener, why: LinkClosed::Finished });
-    }
-
-    fn link_ends(&mut self, link: usize, toward_opener: bool, why: LinkClosed) {
-        let Some((to, id)) = self.end_of(link, toward_opener) else { return };
-        self.nodes[to.0].links.remove(&id);
-        self.tell(to, id, LinkEvent::Closed(why));
-    }
-
-    /// The end of a link that still holds it, in the life in which it was opened.
-    fn end_of(&self, link: usize, opener: bool) -> Option<(NodeIndex, LinkId)> {
-        let held = &self.links[link];
-        let (end, life) =
-            if opener { (Some(held.opener), held.lives.0) } else { (held.acceptor, held.lives.1) };
-        let (node, id) = end?;
-        let node_state = &self.nodes[node.0];
-        (node_state.life == life && node_state.links.get(&id) == Some(&link)).then_some((node, id))
-    }
-
-    fn tell(&mut self, to: NodeIndex, id: LinkId, event: LinkEvent) {
-        let now = self.now_of(to);
-        if let Some(actor) = self.nodes[to.0].actor.as_mut() {
-            actor.link(now, id, event);
-            self.drain(to);
-        }
+        self.weather.delay + pair_delay(self.weather.spread, one, other)
     }
 }
