@@ -147,6 +147,7 @@ impl Supernode {
                 ready,
                 udp: self.config.advertise_udp.clone(),
                 tcp: self.config.advertise_tcp.clone(),
+                named: ready && self.was_named(),
             };
             self.write(id, state.frame());
         }

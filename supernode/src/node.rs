@@ -19,6 +19,7 @@ use std::time::Duration;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 use yodel_identity::bulletin::RevokedPage;
+use yodel_identity::limits::BULLETIN_SUPERNODES_MAX;
 use yodel_identity::node::NodeId;
 use yodel_identity::realm::Realm;
 use yodel_overlay::attach::RefuseReason;
@@ -359,18 +360,27 @@ impl Supernode {
     fn apply_bulletin(&mut self, now: Now, revoked_before: &BTreeSet<NodeId>) {
         self.end_revoked(now, revoked_before);
         self.set_members(now);
+        let Some(bulletin) = self.realm.bulletin() else { return };
+        let entry = bulletin.supernode(self.me);
         // Named where it is now, not where an earlier run was.
-        let named =
-            self.realm.bulletin().and_then(|bulletin| bulletin.supernode(self.me)).is_some_and(|entry| {
-                entry.udp == self.config.advertise_udp && entry.tcp == self.config.advertise_tcp
-            });
+        let named = entry.is_some_and(|entry| {
+            entry.udp == self.config.advertise_udp && entry.tcp == self.config.advertise_tcp
+        });
+        // In a large realm bulletins name others in turn; who was named once is content.
+        let in_turn = entry.is_none() && bulletin.supernodes.len() >= BULLETIN_SUPERNODES_MAX;
+        let content = named || (in_turn && self.ready);
         if named && !std::mem::replace(&mut self.ready, true) {
             self.outputs.push_back(Output::Event(Event::Ready { node: self.me }));
         }
-        if !named && self.login.is_up() && !self.stopping {
+        if !content && self.login.is_up() && !self.stopping {
             // The server forgot us, or dropped us while we were away.
             self.say_state(true);
         }
+    }
+
+    /// Whether a bulletin named this supernode, as it is reached now, since it started.
+    pub(crate) fn was_named(&self) -> bool {
+        self.ready
     }
 
     /// Ends links, record entries and relay sessions of whom was revoked since.

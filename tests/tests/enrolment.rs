@@ -277,7 +277,7 @@ impl World {
         let answer = self.ask(link, enrol.frame());
         let enrolled = SupernodeEnrolled::decode(&answer.body).unwrap();
         let credential = Credential::decode_unverified(&enrolled.credential).unwrap();
-        self.say(link, SupernodeState { ready: true, udp: udp.clone(), tcp: udp }.frame());
+        self.say(link, SupernodeState { ready: true, udp: udp.clone(), tcp: udp, named: false }.frame());
         self.pass(Duration::from_millis(300));
         (key, link, credential)
     }
@@ -527,10 +527,10 @@ fn the_bulletin_names_who_serves_and_reaches_who_waits_within_a_second() {
     // It comes back, and is named again; says that it leaves, and is not.
     let back = world.open(&key);
     let udp = vec!["198.51.100.7:5000".parse().unwrap()];
-    world.say(back, SupernodeState { ready: true, udp, tcp: vec![] }.frame());
+    world.say(back, SupernodeState { ready: true, udp, tcp: vec![], named: false }.frame());
     world.pass(Duration::from_millis(999));
     assert_eq!(world.bulletin()["supernodes"].as_array().unwrap().len(), 1);
-    world.say(back, SupernodeState { ready: false, udp: vec![], tcp: vec![] }.frame());
+    world.say(back, SupernodeState { ready: false, udp: vec![], tcp: vec![], named: false }.frame());
     world.pass(Duration::from_millis(999));
     assert_eq!(world.bulletin()["supernodes"].as_array().unwrap().len(), 0);
 
@@ -602,7 +602,7 @@ fn what_comes_while_a_change_is_under_way_is_done_afterwards() {
         Renewal::issue(&key, &RenewalFields { credential: credential.clone(), sealing, at }).unwrap();
     world.say(link, renewal.frame());
     let udp = vec!["198.51.100.8:5000".parse().unwrap()];
-    world.say(link, SupernodeState { ready: true, udp, tcp: vec![] }.frame());
+    world.say(link, SupernodeState { ready: true, udp, tcp: vec![], named: false }.frame());
     assert!(world.frame(link).is_none());
     world.hold = false;
     world.drain();

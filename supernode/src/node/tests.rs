@@ -513,6 +513,41 @@ fn keeps_the_login_server_told_and_renews_once_the_key_is_safe() {
 }
 
 #[test]
+fn in_a_large_realm_who_was_named_once_says_no_more() {
+    let mut rig = Rig::new(|config| config.advertise_udp[0].set_port(5099));
+    let server = SocketAddr::from(([198, 51, 100, 9], 4433));
+    rig.node.handle_command(rig.now, Command::LoginServers(vec![server]));
+    rig.drain();
+    let (login, _) = *rig.opened.iter().rfind(|(_, addr)| *addr == server).unwrap();
+    rig.link(login, 3);
+    let hello = LoginHello { statement: statement().bytes().to_vec(), time: rig.now.unix };
+    rig.frame(login, hello.frame());
+    let states = |rig: &mut Rig| -> Vec<SupernodeState> {
+        let said = rig.said(login, FrameKind::SupernodeState);
+        said.iter().map(|body| SupernodeState::decode(body).unwrap()).collect()
+    };
+    assert!(!states(&mut rig)[0].named);
+    // A full bulletin without us, before we were ever named at this port: we ask again.
+    let others: Vec<u8> = (100..132).collect();
+    rig.frame(login, Frame::new(FrameKind::Bulletin, bulletin(6, &others, &[])));
+    assert_eq!(states(&mut rig).len(), 1);
+
+    let mut rig = Rig::new(|_| {});
+    rig.node.handle_command(rig.now, Command::LoginServers(vec![server]));
+    rig.drain();
+    let (login, _) = *rig.opened.iter().rfind(|(_, addr)| *addr == server).unwrap();
+    rig.link(login, 3);
+    let hello = LoginHello { statement: statement().bytes().to_vec(), time: rig.now.unix };
+    rig.frame(login, hello.frame());
+    assert!(SupernodeState::decode(&rig.said(login, FrameKind::SupernodeState)[0]).unwrap().named);
+    rig.frame(login, Frame::new(FrameKind::Bulletin, bulletin(6, &others, &[])));
+    assert_eq!(rig.said(login, FrameKind::SupernodeState).len(), 0, "others are named in turn");
+    // One with room to spare has forgotten us.
+    rig.frame(login, Frame::new(FrameKind::Bulletin, bulletin(7, &[10, 30], &[])));
+    assert_eq!(rig.said(login, FrameKind::SupernodeState).len(), 1);
+}
+
+#[test]
 fn stun_is_answered_small_and_strays_are_counted() {
     let mut rig = Rig::new(|_| {});
     let from = SocketAddr::from(([198, 51, 100, 50], 999));

@@ -82,7 +82,8 @@ impl Body for SupernodeEnrolled {
     }
 }
 
-/// A supernode serves, or leaves; the server signs a bulletin at once. Keys: 1 serving, 2 UDP and 3 TCP addresses.
+/// A supernode serves, or leaves; the server signs a bulletin at once. Keys: 1 serving, 2 UDP and 3 TCP addresses,
+/// 4 named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SupernodeState {
     /// Whether it serves; otherwise it leaves.
@@ -91,13 +92,17 @@ pub struct SupernodeState {
     pub udp: Vec<SocketAddr>,
     /// Where it answers over TCP, at most [`SUPERNODE_ADDRESSES_MAX`].
     pub tcp: Vec<SocketAddr>,
+    /// Whether a bulletin named it at these addresses since its start: it does not wait to be named. False when not
+    /// said.
+    pub named: bool,
 }
 
 impl Body for SupernodeState {
     const KIND: FrameKind = FrameKind::SupernodeState;
 
     fn encode(&self) -> Vec<u8> {
-        MapWriter::new().bool(1, self.ready).addresses(2, &self.udp).addresses(3, &self.tcp).finish()
+        let map = MapWriter::new().bool(1, self.ready).addresses(2, &self.udp).addresses(3, &self.tcp);
+        if self.named { map.bool(4, true) } else { map }.finish()
     }
 
     fn decode(body: &[u8]) -> Result<SupernodeState, DecodeError> {
@@ -105,8 +110,9 @@ impl Body for SupernodeState {
         let ready = map.opt_bool(1)?.ok_or(DecodeError::Missing(1))?;
         let udp = map.addresses(2, SUPERNODE_ADDRESSES_MAX)?;
         let tcp = map.addresses(3, SUPERNODE_ADDRESSES_MAX)?;
+        let named = map.opt_bool(4)?.unwrap_or(false);
         map.finish()?;
-        Ok(SupernodeState { ready, udp, tcp })
+        Ok(SupernodeState { ready, udp, tcp, named })
     }
 }
 
@@ -127,7 +133,9 @@ mod tests {
     #[test]
     fn golden_bodies() {
         let (udp, tcp) = addrs();
-        round_trip("supernode-state", &SupernodeState { ready: true, udp: udp.clone(), tcp: tcp.clone() });
+        let state = SupernodeState { ready: true, udp: udp.clone(), tcp: tcp.clone(), named: false };
+        round_trip("supernode-state", &state);
+        round_trip("supernode-state-named", &SupernodeState { named: true, ..state });
         let enrol = SupernodeEnrol { secret: [9; 16], sealing: SealingPublic([6; 32]), udp, tcp };
         round_trip("supernode-enrol", &enrol);
         let enrolled = SupernodeEnrolled {
@@ -142,7 +150,7 @@ mod tests {
     fn addresses_are_bounded() {
         let state = |n: u16| {
             let udp = (1..=n).map(|port| SocketAddr::from(([203, 0, 113, 1], port))).collect();
-            SupernodeState::decode(&SupernodeState { ready: true, udp, tcp: vec![] }.encode())
+            SupernodeState::decode(&SupernodeState { ready: true, udp, tcp: vec![], named: false }.encode())
         };
         assert!(state(4).is_ok());
         assert_eq!(state(5), Err(DecodeError::OutOfBounds(2)));
