@@ -11,6 +11,7 @@ mod operate;
 mod publish;
 mod rate;
 mod renew;
+mod roster;
 mod server;
 mod state;
 mod supernodes;

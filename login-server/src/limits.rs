@@ -11,6 +11,23 @@ pub const BULLETIN_EVERY: Duration = Duration::from_secs(600);
 /// keeps a link to us, so this never touches one that works.
 pub const SUPERNODE_GONE_AFTER: Duration = Duration::from_secs(15 * 60);
 
+/// Of the supernodes that a bulletin names, at most so many are there because they wait to be named: a crowd of
+/// newcomers leaves room for some that have served for long.
+pub const NAMED_WAITING_MAX: usize = 24;
+
+/// So many at least are those whose state changed last: what the realm does not know of yet.
+pub const NAMED_NEWEST: usize = 16;
+
+/// How many supernodes are looked at for one place in a bulletin, before the place stays empty. More than are named,
+/// so that a realm as small as that is always named whole.
+pub const PASSED_OVER_MAX: usize = 64;
+
+/// A bulletin that tells of nothing but supernodes is handed to all who wait for one no sooner than so long times their
+/// number after the last: at 10 KiB each, 10,000 supernodes that come and go would otherwise cost 500 MB/s. Below 200
+/// of them that is no wait at all; who is newly named gets it at once anyway, and all get one that takes credentials
+/// back.
+pub const HAND_OUT: Duration = Duration::from_millis(1);
+
 /// Epochs reserved with one write: a restart must never repeat one that was published.
 pub const EPOCHS_RESERVED: u64 = 1_000;
 

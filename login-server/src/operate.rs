@@ -12,6 +12,7 @@ use yodel_wire::time::{Now, UnixTime};
 
 use crate::admin::{AdminError, AdminRequest};
 use crate::limits::{INVITATION_USES_MAX, INVITATIONS_MAX, REVOKED_KEPT};
+use crate::publish::Publish;
 use crate::server::{Event, LoginServer, Then};
 use crate::state::{Change, Held};
 use crate::tables::{Account, InvitationEntry, invitation_key};
@@ -57,6 +58,8 @@ impl LoginServer {
                             "owner": s.issued.credential.owner().map(|owner| hex(&owner.0)),
                             "state": self.node_state(now, &s.issued.credential),
                             "serving": s.serving,
+                            "linked": self.state.roster.is_up(s.issued.credential.node),
+                            "named": self.publisher.names(s.issued.credential.node),
                             "expires": s.issued.credential.not_after.as_secs(),
                             "serial": s.issued.credential.serial,
                         })
@@ -73,7 +76,8 @@ impl LoginServer {
                 "ok": self.publisher.bulletin().is_some(),
                 "realm": self.keys.realm.to_string(),
                 "accounts": self.state.accounts.len(),
-                "supernodes": self.state.supernodes.values().filter(|s| s.serving).count(),
+                "supernodes": self.state.roster.serving(),
+                "named": self.publisher.bulletin().map_or(0, |b| b.supernodes.len()),
                 "links": self.links.len(),
                 "epoch": self.publisher.bulletin().map_or(0, |b| b.epoch),
                 "revoked": self.state.revoked.len(),
@@ -179,7 +183,7 @@ impl LoginServer {
             Then {
                 admin: Some((id, reply)),
                 close,
-                publish: true,
+                publish: Publish::Urgently,
                 changed: Some("account deleted"),
                 ..Then::default()
             },
@@ -231,7 +235,7 @@ impl LoginServer {
             Then {
                 admin: Some((id, reply)),
                 close,
-                publish: true,
+                publish: Publish::Urgently,
                 changed: Some("device revoked"),
                 ..Then::default()
             },

@@ -2,9 +2,13 @@
 //! whoever keeps a request open. Changes within [`COALESCE`] of the last bulletin go into one.
 //!
 //! **Who is named**: supernodes that said they serve, until they say that they leave, are revoked, their credential
-//! ends, or their link has been down for [`SUPERNODE_GONE_AFTER`]. A link that breaks says nothing about the supernode:
-//! it is as often our own network or our own restart, and a bulletin without supernodes would take the realm down. Who
-//! is dead is found out by the members and devices themselves, within seconds.
+//! ends, or their link has been down for [`crate::limits::SUPERNODE_GONE_AFTER`]. A link that breaks says nothing about
+//! the supernode: it is as often our own network or our own restart, and a bulletin without supernodes would take the
+//! realm down. Who is dead is found out by the members and devices themselves, within seconds. When more serve than a
+//! bulletin has room for, [`crate::roster`] chooses.
+//!
+//! **Who gets it when**: at once whom it names anew, and all who wait when it takes a credential back. Other bulletins
+//! of a large realm reach those who wait a little later, several in one (`HAND_OUT`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -21,9 +25,10 @@ use yodel_wire::frame::{Frame, FrameKind};
 use yodel_wire::machine::LinkId;
 use yodel_wire::time::{Instant, Now};
 
-use crate::limits::{BULLETIN_EVERY, EPOCHS_RESERVED, SUPERNODE_GONE_AFTER};
+use crate::limits::{BULLETIN_EVERY, EPOCHS_RESERVED, HAND_OUT};
 use crate::server::{Event, LoginServer, Then};
 use crate::state::{Change, State};
+use crate::tables::Supernode;
 
 /// The protocol version there is.
 const VERSION: u64 = 1;
@@ -47,9 +52,24 @@ pub(crate) struct Publisher {
     published: Option<Instant>,
     bulletin: Option<Bulletin>,
     pages: Vec<RevokedPage>,
-    waiting: BTreeSet<LinkId>,
-    /// Supernodes without a link, and since when.
-    away: BTreeMap<NodeId, Instant>,
+    /// Who wants the next one, with the epoch they have.
+    waiting: BTreeMap<LinkId, u64>,
+    /// The newest epoch that all who waited got, and when.
+    handed: Option<(u64, Instant)>,
+    /// The next bulletin takes a credential back.
+    urgent: bool,
+}
+
+/// What a change means for the bulletin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Publish {
+    /// It is not in it.
+    #[default]
+    Nothing,
+    /// There is to be a new one.
+    Soon,
+    /// And all who wait must have it at once.
+    Urgently,
 }
 
 impl Publisher {
@@ -63,9 +83,9 @@ impl Publisher {
             published: None,
             bulletin: None,
             pages: Vec::new(),
-            waiting: BTreeSet::new(),
-            // After a restart every supernode gets its time to come back.
-            away: state.supernodes.keys().map(|node| (*node, now)).collect(),
+            waiting: BTreeMap::new(),
+            handed: None,
+            urgent: false,
         }
     }
 
@@ -78,32 +98,45 @@ impl Publisher {
         self.bulletin.as_ref()
     }
 
+    /// Whether the newest bulletin names a supernode.
+    pub(crate) fn names(&self, node: NodeId) -> bool {
+        self.bulletin.as_ref().is_some_and(|bulletin| bulletin.supernode(node).is_some())
+    }
+
+    /// Whether the newest bulletin has no room for more supernodes, so that who is not named may serve all the same.
+    pub(crate) fn is_full(&self) -> bool {
+        self.bulletin.as_ref().is_some_and(|bulletin| bulletin.supernodes.len() >= BULLETIN_SUPERNODES_MAX)
+    }
+
     pub(crate) fn deadline(&self) -> Instant {
-        match self.retry_at {
+        let publish = match self.retry_at {
             Some(at) => at,
             // Until epochs are reserved there is nothing to do at `due`.
             None if self.reserving => self.due + BULLETIN_EVERY,
             None => self.due,
-        }
+        };
+        self.hand_out_at().map_or(publish, |at| publish.min(at))
     }
 
     /// Something that stands in the bulletin changed.
-    pub(crate) fn changed(&mut self, now: Instant) {
+    pub(crate) fn changed(&mut self, now: Instant, publish: Publish) {
+        match publish {
+            Publish::Nothing => return,
+            Publish::Soon => {}
+            Publish::Urgently => self.urgent = true,
+        }
         let soonest = self.published.map_or(now, |at| (at + COALESCE).max(now));
         self.due = self.due.min(soonest);
     }
 
-    /// A supernode has a link, or lost its last one.
-    pub(crate) fn supernode_link(&mut self, now: Instant, node: NodeId, up: bool) {
-        if up {
-            self.away.remove(&node);
-        } else {
-            self.away.insert(node, now);
+    /// When all who wait get the newest bulletin; `None` when all who waited for it have it.
+    fn hand_out_at(&self) -> Option<Instant> {
+        let epoch = self.bulletin.as_ref()?.epoch;
+        match self.handed {
+            Some((handed, _)) if handed == epoch => None,
+            Some((_, at)) => Some(at + HAND_OUT * u32::try_from(self.waiting.len()).unwrap_or(u32::MAX)),
+            None => self.published,
         }
-    }
-
-    pub(crate) fn is_up(&self, node: NodeId) -> bool {
-        !self.away.contains_key(&node)
     }
 
     pub(crate) fn forget(&mut self, link: LinkId) {
@@ -119,15 +152,6 @@ impl Publisher {
     pub(crate) fn reservation_failed(&mut self, now: Instant) {
         self.retry_at = Some(now + Duration::from_secs(1));
     }
-
-    /// The next time at which a supernode falls out of the bulletin by itself.
-    fn next_gone(&self, state: &State) -> Option<Instant> {
-        self.away
-            .iter()
-            .filter(|(node, _)| state.supernodes.get(*node).is_some_and(|s| s.serving))
-            .map(|(_, since)| *since + SUPERNODE_GONE_AFTER)
-            .min()
-    }
 }
 
 impl LoginServer {
@@ -139,32 +163,29 @@ impl LoginServer {
         self.commit(change, Then { epochs: Some(epochs), ..Then::default() });
     }
 
+    /// Publishes, and hands out what is published, when it is time.
     pub(crate) fn publish_if_due(&mut self, now: Now) {
         if self.publisher.retry_at.is_some_and(|at| now.mono >= at) {
             self.reserve_epochs();
         }
-        if now.mono < self.publisher.due || self.publisher.reserved == 0 {
-            return;
+        if self.state.roster.take_gone().into_iter().any(|node| self.publisher.names(node)) {
+            self.publisher.changed(now.mono, Publish::Soon);
         }
-        if self.publisher.epoch >= self.publisher.reserved {
-            if !self.publisher.reserving {
+        if now.mono >= self.publisher.due && self.publisher.reserved > 0 {
+            if self.publisher.epoch < self.publisher.reserved {
+                self.publish(now);
+            } else if !self.publisher.reserving {
                 self.reserve_epochs();
             }
-            return;
         }
-        self.publish(now);
+        if self.publisher.hand_out_at().is_some_and(|at| now.mono >= at) {
+            self.hand_out(now);
+        }
     }
 
     fn publish(&mut self, now: Now) {
-        let gone: Vec<NodeId> = self
-            .publisher
-            .away
-            .iter()
-            .filter(|(_, since)| now.mono.since(**since) >= SUPERNODE_GONE_AFTER)
-            .map(|(node, _)| *node)
-            .collect();
         let epoch = self.publisher.epoch + 1;
-        let fields = self.bulletin_fields(now, epoch, &gone);
+        let fields = self.bulletin_fields(now, epoch);
         let bulletin = match Bulletin::issue(&self.keys.issuer, fields) {
             Ok(bulletin) => bulletin,
             Err(error) => {
@@ -174,27 +195,52 @@ impl LoginServer {
                 return;
             }
         };
-        let first = self.publisher.bulletin.is_none();
-        self.publisher.epoch = epoch;
-        self.publisher.published = Some(now.mono);
-        self.publisher.due = now.mono + BULLETIN_EVERY;
-        if let Some(at) = self.publisher.next_gone(&self.state).filter(|at| *at > now.mono) {
-            self.publisher.due = self.publisher.due.min(at);
-        }
         if let Err(error) = self.realm.accept_bulletin(bulletin.bytes(), now.unix) {
             error!(%error, "the own bulletin is not believed: are the issuer's dates over?");
         }
-        let frame = Frame::new(FrameKind::Bulletin, bulletin.bytes().to_vec());
-        self.publisher.bulletin = Some(bulletin);
-        for link in std::mem::take(&mut self.publisher.waiting) {
-            self.write(link, frame.clone());
+        let named: BTreeSet<NodeId> = bulletin.supernodes.iter().map(|entry| entry.credential.node).collect();
+        let first = self.publisher.bulletin.replace(bulletin).is_none();
+        self.publisher.epoch = epoch;
+        self.publisher.published = Some(now.mono);
+        let State { roster, supernodes, revoked, .. } = &mut self.state;
+        roster.named(&named, |node| is_usable(supernodes, revoked, now, node));
+        // The next of a crowd that waits to be named, or whoever comes.
+        let next = if self.state.roster.anybody_waits() { COALESCE } else { BULLETIN_EVERY };
+        self.publisher.due = now.mono + next;
+        if std::mem::take(&mut self.publisher.urgent) {
+            self.hand_out(now);
+        }
+        let links: Vec<LinkId> = named.iter().flat_map(|node| self.state.roster.links_of(*node)).collect();
+        for link in links {
+            if self.publisher.waiting.remove(&link).is_some() {
+                self.write_bulletin(link);
+            }
         }
         if first {
             self.event(Event::Ready);
         }
     }
 
-    fn bulletin_fields(&mut self, now: Now, epoch: u64, gone: &[NodeId]) -> BulletinFields {
+    /// All who wait get the newest bulletin.
+    fn hand_out(&mut self, now: Now) {
+        let Some(epoch) = self.publisher.bulletin().map(|bulletin| bulletin.epoch) else { return };
+        self.publisher.handed = Some((epoch, now.mono));
+        for (link, have) in std::mem::take(&mut self.publisher.waiting) {
+            if have < epoch {
+                self.write_bulletin(link);
+            } else {
+                self.publisher.waiting.insert(link, have);
+            }
+        }
+    }
+
+    fn write_bulletin(&mut self, link: LinkId) {
+        if let Some(bytes) = self.publisher.bytes() {
+            self.write(link, Frame::new(FrameKind::Bulletin, bytes));
+        }
+    }
+
+    fn bulletin_fields(&mut self, now: Now, epoch: u64) -> BulletinFields {
         let revoked: RevokedSet = self
             .state
             .revoked
@@ -202,23 +248,13 @@ impl LoginServer {
             .filter(|(_, until)| **until > now.unix)
             .map(|(n, u)| (*n, *u))
             .collect();
-        let mut serving: Vec<_> = self
-            .state
-            .supernodes
+        let known = &self.state.supernodes;
+        let usable = |node| is_usable(known, &revoked, now, node);
+        let named: BTreeSet<NodeId> = self.state.roster.choose(epoch, usable);
+        let supernodes = named
             .iter()
-            .filter(|(node, supernode)| {
-                supernode.serving
-                    && !gone.contains(node)
-                    && !revoked.contains_key(node)
-                    && supernode.issued.credential.not_after > now.unix
-            })
-            .collect();
-        // Those whose link is up first, should there be more than fit.
-        serving.sort_by_key(|(node, _)| (!self.publisher.is_up(**node), **node));
-        let supernodes = serving
-            .into_iter()
-            .take(BULLETIN_SUPERNODES_MAX)
-            .map(|(_, supernode)| SupernodeEntry {
+            .filter_map(|node| known.get(node))
+            .map(|supernode| SupernodeEntry {
                 credential: supernode.issued.credential.clone(),
                 udp: supernode.udp.clone(),
                 tcp: supernode.tcp.clone(),
@@ -264,17 +300,27 @@ impl LoginServer {
                 self.write(link, page);
             }
         }
-        match self.publisher.bulletin.as_ref().filter(|bulletin| bulletin.epoch > wanted.have_epoch) {
-            Some(bulletin) => {
-                let frame = Frame::new(FrameKind::Bulletin, bulletin.bytes().to_vec());
-                self.write(link, frame);
-            }
-            None => {
-                self.publisher.waiting.insert(link);
-            }
-        }
         // A supernode's request stays open for ever; anybody else's ends with the link's idle time.
-        self.name_supernode(link);
+        let supernode = self.name_supernode(link);
+        let have = wanted.have_epoch;
+        let newest = self.publisher.bulletin().map_or(0, |bulletin| bulletin.epoch);
+        let handed = self.publisher.handed.map_or(0, |(epoch, _)| epoch);
+        // Who is not named waits for those that all wait for.
+        let at_once = have < handed || supernode.is_none_or(|node| self.publisher.names(node));
+        if newest > have && at_once {
+            self.write_bulletin(link);
+        } else {
+            self.publisher.waiting.insert(link, have);
+        }
         Ok(())
     }
 }
+
+/// Whether a bulletin may name this supernode: its credential counts.
+fn is_usable(supernodes: &BTreeMap<NodeId, Supernode>, revoked: &RevokedSet, now: Now, node: NodeId) -> bool {
+    let lasts = supernodes.get(&node).is_some_and(|s| s.issued.credential.not_after > now.unix);
+    lasts && !revoked.contains_key(&node)
+}
+
+#[cfg(test)]
+mod tests;

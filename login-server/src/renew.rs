@@ -14,6 +14,7 @@ use yodel_wire::frame::FrameKind;
 use yodel_wire::machine::LinkId;
 use yodel_wire::time::Now;
 
+use crate::publish::Publish;
 use crate::server::{LoginServer, Then};
 use crate::state::{Change, Held};
 use crate::tables::Issued;
@@ -122,7 +123,8 @@ impl LoginServer {
         let key = renewal.credential.key;
         let credential = self.supernode_credential(now, owner, key, renewal.sealing, node, serial)?;
         supernode.issued = issued(credential.clone(), renewal);
-        let publish = supernode.serving;
+        // Whoever meets it elsewhere is shown its newest credential by itself.
+        let publish = if self.publisher.names(node) { Publish::Soon } else { Publish::Nothing };
         self.state.put_supernode(&mut change, node, Some(supernode));
         let frames = vec![(id, self.supernode_enrolled(&credential))];
         self.commit(change, Then { frames, asked: Some(id), publish, ..Then::default() });

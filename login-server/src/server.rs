@@ -31,7 +31,7 @@ use crate::limits::{
     ATTEMPT_PER_ACCOUNT_EVERY, ATTEMPT_PER_ADDRESS_EVERY, ATTEMPTS_PER_ACCOUNT, ATTEMPTS_PER_ADDRESS,
     DEFERRED_MAX, LIMITED_MAX, LINK_IDLE, LINKS_MAX, RENEWAL_EVERY, RENEWALS, SWEEP_EVERY,
 };
-use crate::publish::Publisher;
+use crate::publish::{Publish, Publisher};
 use crate::rate::{Rate, network_of};
 use crate::state::{Change, LoadError, State};
 
@@ -109,7 +109,7 @@ pub(crate) struct Then {
     /// An operator's answer.
     pub(crate) admin: Option<(u64, serde_json::Value)>,
     /// Whether the bulletin changed.
-    pub(crate) publish: bool,
+    pub(crate) publish: Publish,
     /// Links of whom was put out.
     pub(crate) close: Vec<LinkId>,
     /// For the log.
@@ -137,7 +137,9 @@ impl LoginServer {
         let mut realm = Realm::new(keys.realm.clone(), keys.pin);
         // The statement was verified when the keys were read.
         let _ = realm.accept_statement(keys.statement.bytes(), now.unix);
-        let state = State::load(store)?;
+        let mut state = State::load(store)?;
+        // After a restart every supernode gets its time to come back.
+        state.roster.begin(now.mono);
         let mut server = LoginServer {
             publisher: Publisher::new(now.mono, &state),
             keys,
@@ -209,8 +211,7 @@ impl LoginServer {
     }
 
     pub(crate) fn close(&mut self, link: LinkId) {
-        if self.links.remove(&link).is_some() {
-            self.publisher.forget(link);
+        if self.forget(link) {
             self.outputs.push_back(Output::Link(link, LinkAction::Close));
         }
     }
@@ -233,12 +234,14 @@ impl LoginServer {
         self.write(id, hello.frame());
     }
 
-    fn closed(&mut self, now: Now, id: LinkId) {
+    /// A link ended. Whether it was there.
+    fn forget(&mut self, id: LinkId) -> bool {
         self.publisher.forget(id);
-        if let Some(node) = self.links.remove(&id).and_then(|link| link.supernode) {
-            let still = self.links.values().any(|link| link.supernode == Some(node));
-            self.publisher.supernode_link(now.mono, node, still);
+        let Some(link) = self.links.remove(&id) else { return false };
+        if let Some(node) = link.supernode {
+            self.state.roster.unlinked(node, id);
         }
+        true
     }
 
     fn frame(&mut self, now: Now, id: LinkId, frame: &Frame) {
@@ -333,7 +336,7 @@ impl LoginServer {
         self.state.drop_invitations(&mut change, now.unix - crate::limits::INVITATION_LIFE);
         self.state.drop_revoked(&mut change, now.unix);
         if !change.writes.is_empty() {
-            self.commit(change, Then { publish: true, ..Then::default() });
+            self.commit(change, Then { publish: Publish::Soon, ..Then::default() });
         }
     }
 }
@@ -345,20 +348,25 @@ impl Machine for LoginServer {
     fn handle_datagram(&mut self, _now: Now, _from: SocketAddr, _datagram: &[u8]) {}
 
     fn handle_link(&mut self, now: Now, link: LinkId, event: LinkEvent) {
+        self.state.roster.at(now.mono);
         match event {
             LinkEvent::Opened(peer) => self.opened(now, link, peer),
             LinkEvent::Frame(frame) => self.frame(now, link, &frame),
-            LinkEvent::Closed(_) => self.closed(now, link),
+            LinkEvent::Closed(_) => {
+                self.forget(link);
+            }
         }
     }
 
     fn handle_command(&mut self, now: Now, command: Command) {
+        self.state.roster.at(now.mono);
         if let Err(error) = self.operate(now, command.id, command.request) {
             self.event(Event::Admin { id: command.id, reply: Err(error) });
         }
     }
 
     fn handle_committed(&mut self, now: Now, ticket: Ticket, result: CommitResult) {
+        self.state.roster.at(now.mono);
         let Some(Pending { change, then }) = self.commits.remove(&ticket) else { return };
         match result {
             CommitResult::Stored => {
@@ -378,9 +386,7 @@ impl Machine for LoginServer {
                 if let Some(epochs) = then.epochs {
                     self.publisher.may_publish_to(epochs);
                 }
-                if then.publish {
-                    self.publisher.changed(now.mono);
-                }
+                self.publisher.changed(now.mono, then.publish);
                 self.publish_if_due(now);
             }
             CommitResult::Failed => {
@@ -404,6 +410,7 @@ impl Machine for LoginServer {
     }
 
     fn handle_timeout(&mut self, now: Now) {
+        self.state.roster.at(now.mono);
         if now.mono >= self.sweep_at {
             self.sweep(now);
         }
@@ -411,8 +418,8 @@ impl Machine for LoginServer {
     }
 
     fn poll_output(&mut self) -> Output<Event> {
-        self.outputs
-            .pop_front()
-            .unwrap_or_else(|| Output::Idle { deadline: Some(self.sweep_at.min(self.publisher.deadline())) })
+        let due = [Some(self.sweep_at), Some(self.publisher.deadline()), self.state.roster.next_gone()];
+        let deadline = due.into_iter().flatten().min();
+        self.outputs.pop_front().unwrap_or(Output::Idle { deadline })
     }
 }

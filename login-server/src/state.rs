@@ -7,12 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use yodel_identity::bulletin::RevokedSet;
+use yodel_identity::keys::PublicKey;
 use yodel_identity::name::AccountName;
 use yodel_identity::node::{NodeId, OwnerTag, hex};
 use yodel_store::{Store, StoreError};
 use yodel_wire::machine::Write;
 use yodel_wire::time::UnixTime;
 
+use crate::roster::Roster;
 use crate::tables::{
     ACCOUNTS, Account, COUNTERS, INVITATIONS, InvitationEntry, REVOKED, SUPERNODES, Supernode,
 };
@@ -38,6 +40,8 @@ pub(crate) struct State {
     pub(crate) accounts: BTreeMap<AccountName, Account>,
     pub(crate) invitations: BTreeMap<[u8; 16], InvitationEntry>,
     pub(crate) supernodes: BTreeMap<NodeId, Supernode>,
+    supernodes_by_key: BTreeMap<PublicKey, NodeId>,
+    pub(crate) roster: Roster,
     pub(crate) revoked: RevokedSet,
     counters: BTreeMap<Vec<u8>, u64>,
     held: BTreeSet<Held>,
@@ -94,8 +98,13 @@ impl State {
         }
         for (key, value) in store.scan(SUPERNODES)? {
             let supernode = Supernode::decode(&value).map_err(|_| record(SUPERNODES, &key))?;
+            state.supernodes_by_key.insert(supernode.issued.credential.key, node(SUPERNODES, &key)?);
             state.supernodes.insert(node(SUPERNODES, &key)?, supernode);
         }
+        // Who came last is not kept; the newest credentials are as good a beginning as any.
+        let mut serving: Vec<_> = state.supernodes.iter().filter(|(_, s)| s.serving).collect();
+        serving.sort_by_key(|(_, supernode)| supernode.issued.credential.serial);
+        serving.iter().for_each(|(node, _)| state.roster.serves(**node));
         for (key, value) in store.scan(REVOKED)? {
             let until = UnixTime::from_secs(number(REVOKED, &key, &value)?);
             state.revoked.insert(node(REVOKED, &key)?, until);
@@ -105,6 +114,12 @@ impl State {
             state.counters.insert(key, value);
         }
         Ok(state)
+    }
+
+    /// The supernode with this key.
+    pub(crate) fn supernode_with(&self, key: &PublicKey) -> Option<(NodeId, &Supernode)> {
+        let node = self.supernodes_by_key.get(key)?;
+        self.supernodes.get(node).map(|supernode| (*node, supernode))
     }
 
     /// Whether a commit that touches this is under way.
@@ -151,11 +166,28 @@ impl State {
     pub(crate) fn put_supernode(&mut self, change: &mut Change, node: NodeId, supernode: Option<Supernode>) {
         self.hold(change, Held::Supernode(node));
         change.write(SUPERNODES, &node.0, supernode.as_ref().map(Supernode::encode));
+        let old = self.replace_supernode(node, supernode);
+        change.undo.push(Undo::Supernode(node, old.map(Box::new)));
+    }
+
+    fn replace_supernode(&mut self, node: NodeId, supernode: Option<Supernode>) -> Option<Supernode> {
+        if supernode.as_ref().is_some_and(|supernode| supernode.serving) {
+            self.roster.serves(node);
+        } else {
+            self.roster.left(node);
+        }
+        let key = supernode.as_ref().map(|supernode| supernode.issued.credential.key);
         let old = match supernode {
             Some(supernode) => self.supernodes.insert(node, supernode),
             None => self.supernodes.remove(&node),
         };
-        change.undo.push(Undo::Supernode(node, old.map(Box::new)));
+        if let Some(old) = &old {
+            self.supernodes_by_key.remove(&old.issued.credential.key);
+        }
+        if let Some(key) = key {
+            self.supernodes_by_key.insert(key, node);
+        }
+        old
     }
 
     /// Adds an invitation.
@@ -216,8 +248,7 @@ impl State {
             match undo {
                 Undo::Account(name, Some(old)) => drop(self.accounts.insert(name, *old)),
                 Undo::Account(name, None) => drop(self.accounts.remove(&name)),
-                Undo::Supernode(node, Some(old)) => drop(self.supernodes.insert(node, *old)),
-                Undo::Supernode(node, None) => drop(self.supernodes.remove(&node)),
+                Undo::Supernode(node, old) => drop(self.replace_supernode(node, old.map(|old| *old))),
                 Undo::InvitationUse(key) => {
                     if let Some(entry) = self.invitations.get_mut(&key) {
                         entry.uses_left += 1;

@@ -12,6 +12,7 @@ use yodel_wire::frame::{Frame, FrameKind};
 use yodel_wire::machine::LinkId;
 use yodel_wire::time::Now;
 
+use crate::publish::Publish;
 use crate::server::{LoginServer, Then};
 use crate::state::{Change, Held};
 use crate::tables::{Issued, Supernode, invitation_key};
@@ -25,13 +26,12 @@ impl LoginServer {
         let Some(key) = self.links.get(&id).map(|link| link.key) else { return Ok(()) };
         let invitation = invitation_key(&enrol.secret);
         // One that did not get its answer asks again.
-        let known = self
-            .state
-            .supernodes
-            .iter()
-            .find(|(_, s)| s.issued.credential.key == key && s.invitation == invitation)
-            .map(|(node, s)| (*node, s.issued.credential.clone()));
-        if let Some((node, credential)) = known
+        let known = self.state.supernode_with(&key);
+        let same = known
+            .filter(|(_, supernode)| supernode.invitation == invitation)
+            .map(|(node, supernode)| (node, supernode.issued.credential.clone()));
+        let known = known.is_some();
+        if let Some((node, credential)) = same
             && credential.sealing == enrol.sealing
             && credential.not_after > now.unix
         {
@@ -46,7 +46,7 @@ impl LoginServer {
             self.write(id, frame);
             return Ok(());
         }
-        if self.state.supernodes.values().any(|s| s.issued.credential.key == key) {
+        if known {
             return Err(Refusal::Invitation);
         }
         let entry = self.state.invitations.get(&invitation).ok_or(Refusal::Invitation)?;
@@ -128,7 +128,6 @@ impl LoginServer {
         if said.ready && (said.udp.is_empty() || !usable(&said.udp) || !usable(&said.tcp)) {
             return Err(Refusal::Malformed);
         }
-        self.publisher.supernode_link(now.mono, node, true);
         let Some(known) = self.state.supernodes.get(&node) else { return Err(Refusal::Proof) };
         let mut next = known.clone();
         next.serving = said.ready;
@@ -136,18 +135,27 @@ impl LoginServer {
             next.udp = said.udp;
             next.tcp = said.tcp;
         }
+        let named = self.publisher.names(node);
         if next == *known {
-            let named = self.publisher.bulletin().is_some_and(|b| b.supernode(node).is_some());
-            if named != said.ready {
-                self.publisher.changed(now.mono);
+            // In a large realm who was named once is content.
+            let wants_naming = said.ready && !named && !(said.named && self.publisher.is_full());
+            if wants_naming {
+                self.state.roster.came(node);
+            }
+            if wants_naming || (named && !said.ready) {
+                self.publisher.changed(now.mono, Publish::Soon);
                 self.publish_if_due(now);
             }
             return Ok(());
         }
         let mut change = Change::default();
         self.state.put_supernode(&mut change, node, Some(next));
+        if said.ready {
+            self.state.roster.came(node);
+        }
+        let publish = if said.ready || named { Publish::Soon } else { Publish::Nothing };
         let changed = Some(if said.ready { "supernode serves" } else { "supernode leaves" });
-        self.commit(change, Then { asked: Some(id), publish: true, changed, ..Then::default() });
+        self.commit(change, Then { asked: Some(id), publish, changed, ..Then::default() });
         Ok(())
     }
 
@@ -156,14 +164,9 @@ impl LoginServer {
         let link = self.links.get_mut(&id)?;
         if link.supernode.is_none() {
             let key = link.key;
-            link.supernode = self
-                .state
-                .supernodes
-                .iter()
-                .find(|(_, s)| s.issued.credential.key == key)
-                .map(|(node, _)| *node);
+            link.supernode = self.state.supernode_with(&key).map(|(node, _)| node);
             if let Some(node) = link.supernode {
-                self.publisher.supernode_link(yodel_wire::time::Instant::ORIGIN, node, true);
+                self.state.roster.linked(node, id);
             }
         }
         self.links.get(&id).and_then(|link| link.supernode)

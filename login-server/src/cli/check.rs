@@ -46,7 +46,10 @@ pub(crate) fn check(layout: &Layout, out: Console) -> Result<Exit, Failure> {
     }
     let timeout = std::time::Duration::from_secs(5);
     match socket::ask_running(layout, &AdminRequest::Health, timeout) {
-        Ok(Some(health)) => add("server", "ok", format!("running; {} accounts", health["accounts"])),
+        Ok(Some(health)) => {
+            let (accounts, supernodes) = (&health["accounts"], &health["supernodes"]);
+            add("server", "ok", format!("running; {accounts} accounts, {supernodes} supernodes that serve"));
+        }
         Ok(None) => match socket::ask(layout, AdminRequest::Health, timeout) {
             Ok(health) => add("store", "ok", format!("not running; {} accounts", health["accounts"])),
             Err(error) => add("store", "failed", error.to_string()),
