@@ -274,6 +274,8 @@ impl LoginServer {
             | FrameKind::Written
             | FrameKind::Read
             | FrameKind::Answer
+            | FrameKind::CardsWanted
+            | FrameKind::Cards
             | FrameKind::SipSend
             | FrameKind::SipForward
             | FrameKind::SipDeliver
