@@ -19,7 +19,7 @@ use yodel_wire::frame::{Frame, FrameKind};
 use yodel_wire::machine::{LinkAction, LinkId, LinkPeer};
 use yodel_wire::time::{Instant, Now};
 
-use crate::limits::{COME_BACK, DEVICE_FRAMES_BURST, DEVICE_FRAMES_PER_S, LINKS_PER_DEVICE, PAGES_AT_ONCE};
+use crate::limits::{DEVICE_FRAMES_BURST, DEVICE_FRAMES_PER_S, LINKS_PER_DEVICE, PAGES_AT_ONCE};
 use crate::node::{Link, Role, Supernode};
 
 /// An attached device.
@@ -33,7 +33,7 @@ pub(crate) struct Device {
     pub(crate) wants_bulletin: bool,
     /// The revoked set whose pages it got: once is enough.
     pages_of: Option<[u8; 32]>,
-    credential: Credential,
+    pub(crate) credential: Credential,
 }
 
 /// The signed pages of the revoked set, for devices: only a set too long for the bulletin has any.
@@ -58,20 +58,23 @@ impl Supernode {
     pub(crate) fn hello(&mut self, now: Now, id: LinkId, peer: &LinkPeer, frame: &Frame) {
         let hello = match Hello::decode(&frame.body) {
             Ok(hello) if frame.kind == FrameKind::Hello => hello,
-            Ok(_) | Err(_) => return self.refuse(id, RefuseReason::Protocol, Duration::ZERO, None),
+            Ok(_) | Err(_) => return self.refuse(id, RefuseReason::Protocol, Duration::ZERO),
         };
         let Some(version) = hello.common_version() else {
-            return self.refuse(id, RefuseReason::Version, Duration::ZERO, None);
+            return self.refuse(id, RefuseReason::Version, Duration::ZERO);
         };
+        if let Some(reason) = self.sends_away(&hello, peer) {
+            return self.send_away(id, reason);
+        }
         let credential = match self.realm.verify_credential(&hello.credential, now.unix) {
             Ok(credential) if credential.key.0 == peer.key => credential,
             Err(CredentialError::Revoked) => {
                 self.counters.refused += 1;
-                return self.refuse(id, RefuseReason::Revoked, Duration::ZERO, None);
+                return self.refuse(id, RefuseReason::Revoked, Duration::ZERO);
             }
             Ok(_) | Err(_) => {
                 self.counters.refused += 1;
-                return self.refuse(id, RefuseReason::Credential, Duration::ZERO, None);
+                return self.refuse(id, RefuseReason::Credential, Duration::ZERO);
             }
         };
         let welcome = Welcome {
@@ -90,23 +93,14 @@ impl Supernode {
                 self.member_hello(now, id, &hello, &credential, &welcome);
             }
             (LinkRole::Device, Subject::Supernode { .. }) | (LinkRole::Member, Subject::Device { .. }) => {
-                self.refuse(id, RefuseReason::Credential, Duration::ZERO, None);
+                self.refuse(id, RefuseReason::Credential, Duration::ZERO);
             }
         }
     }
 
     fn attach(&mut self, now: Now, id: LinkId, hello: &Hello, credential: Credential, welcome: &Welcome) {
         let node = credential.node;
-        if self.stopping {
-            let other = self.other_home(node);
-            return self.refuse(id, RefuseReason::Draining, COME_BACK, other);
-        }
-        let full = self.devices.len() >= self.config.clients_max && !self.devices.contains_key(&node);
-        if full {
-            self.counters.refused += 1;
-            let other = self.other_home(node);
-            return self.refuse(id, RefuseReason::Full, COME_BACK, other);
-        }
+        let is_new = !self.devices.contains_key(&node);
         let device = self.devices.entry(node).or_insert_with(|| Device {
             links: Vec::new(),
             boot: hello.boot,
@@ -135,6 +129,9 @@ impl Supernode {
         self.write(id, welcome.encode());
         if hello.epoch < self.realm.epoch() {
             self.send_bulletin(id);
+        }
+        if is_new || restarted {
+            self.send_cards(id);
         }
     }
 
@@ -171,14 +168,6 @@ impl Supernode {
         for page in pages {
             self.write(id, Frame::new(FrameKind::RevokedPage, page));
         }
-    }
-
-    /// A live member where a device can go instead.
-    fn other_home(&self, node: NodeId) -> Option<NodeId> {
-        let mut others: Vec<NodeId> =
-            self.ring.live().iter().map(|m| m.node).filter(|other| *other != self.me).collect();
-        others.sort_by_key(|other| other.distance(&node.0));
-        others.first().copied()
     }
 
     /// A device was heard on this link.
@@ -219,21 +208,15 @@ impl Supernode {
     }
 
     /// Refuses a link that was not granted yet, and closes it.
-    pub(crate) fn refuse(
-        &mut self,
-        id: LinkId,
-        reason: RefuseReason,
-        come_back: Duration,
-        redirect: Option<NodeId>,
-    ) {
-        self.write(id, Refuse { reason, come_back, redirect }.encode_refuse());
+    pub(crate) fn refuse(&mut self, id: LinkId, reason: RefuseReason, come_back: Duration) {
+        self.write(id, Refuse::plain(reason, come_back).encode_refuse());
         self.links.remove(&id);
         self.act(id, LinkAction::Close);
     }
 
     /// Ends a link that was granted.
     pub(crate) fn goodbye(&mut self, now: Now, id: LinkId, reason: RefuseReason, come_back: Duration) {
-        self.write(id, Refuse { reason, come_back, redirect: None }.encode_goodbye());
+        self.write(id, Refuse::plain(reason, come_back).encode_goodbye());
         self.close(now, id);
     }
 
@@ -248,7 +231,9 @@ impl Supernode {
     /// What must happen when a link is gone, whoever ended it.
     pub(crate) fn forgotten(&mut self, now: Now, id: LinkId, link: &Link) {
         match link.role {
-            Role::Waiting => {}
+            Role::Waiting => {
+                self.waiting.remove(&id);
+            }
             Role::Device(node) => self.device_link_closed(now, node, id),
             Role::Dialing(node) | Role::Member(node) => self.member_link_closed(now, node, id),
             Role::Login => self.login_closed(now),

@@ -3,6 +3,7 @@
 //!
 //! * [`node`]: the root machine [`node::Supernode`], which routes to its parts.
 //! * `home`: devices attached here, and every link's first frames.
+//! * `elsewhere`: what devices learn of other members, and who is sent there. `drain`: everybody is.
 //! * `peers`: links to the other members.
 //! * `login`: the link to the login server: bulletins, readiness, renewal.
 //! * `errand`: what devices ask of the login server through here.
@@ -14,7 +15,9 @@
 
 pub mod admin;
 pub mod config;
+mod drain;
 mod echo;
+mod elsewhere;
 pub mod enrol;
 mod errand;
 mod home;

@@ -5,8 +5,18 @@ use std::time::Duration;
 /// Devices attached at once by default; further ones are told where to go instead.
 pub const CLIENTS_MAX: usize = 8_000;
 
-/// Links in all, those without a first frame among them; further ones are closed at once.
+/// Links in all, those without a first frame among them; further ones are sent elsewhere at once.
 pub const LINKS_MAX: usize = 12_000;
+
+/// Links that have not said who they are. A first frame takes one round trip, so this is room for a thousand attachments
+/// a second over 250 ms; above it the oldest is sent elsewhere, or the newcomer when that one is still young.
+pub const HALF_OPEN_MAX: usize = 256;
+
+/// A link that has been silent for so long is no longer young: an honest first frame takes one round trip.
+pub const HALF_OPEN_YOUNG: Duration = Duration::from_secs(1);
+
+/// Cards of other members that a device gets when it attaches: as many as it probes at once.
+pub const CARDS_AT_ATTACH: usize = 8;
 
 /// A link whose first frame does not come for so long is closed.
 pub const FIRST_FRAME: Duration = Duration::from_secs(5);
@@ -41,8 +51,22 @@ pub const MESSAGES_BURST: u64 = 100;
 /// Senders of INVITEs and MESSAGEs that are counted at once; forgotten when their buckets are full again.
 pub const SENDERS_MAX: usize = 16_384;
 
-/// When a refused device shall come back.
+/// When a device that was sent elsewhere may come back, at the earliest; at the latest after twice as long, so that those
+/// who came together do not return together.
 pub const COME_BACK: Duration = Duration::from_secs(30);
+
+/// Draining tells the attached devices to go elsewhere within this time, one after the other, so that the others do not
+/// get them all at once.
+pub const DRAIN_SPREAD: Duration = Duration::from_secs(30);
+
+/// How long relayed calls may go on while draining, when the operator says nothing; they are asked to move at once.
+pub const DRAIN_DEADLINE: Duration = Duration::from_secs(60);
+
+/// The longest deadline for draining.
+pub const DRAIN_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How often draining tells some.
+pub const DRAIN_STEP: Duration = Duration::from_millis(100);
 
 /// How often members are pinged: a killed one is found out long before QUIC does.
 pub const MEMBER_PING: Duration = Duration::from_secs(1);

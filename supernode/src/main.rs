@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use yodel_net::console::{Console, color_wanted, later};
 use yodel_net::logging::{self, LogFormat};
 use yodel_net::{Exit, span};
-use yodel_supernode::admin;
+use yodel_supernode::admin::{self, AdminRequest};
 use yodel_supernode::config::{Advertise, EXAMPLE, Settings};
+use yodel_supernode::limits::DRAIN_DEADLINE;
 use yodel_supernode::run::{self, Folder, RunError};
 
 /// Keeps records, carries signalling and relays media for a Yodel realm.
@@ -37,7 +38,10 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not running, 4 not made yet, expi
 const PROGRAM: &str = "yodel-supernode";
 
 /// What the contract names and a later version brings.
-const LATER: [&str; 3] = ["drain", "undrain", "overlay"];
+const LATER: [&str; 1] = ["overlay"];
+
+/// How often a waiting `drain` looks.
+const LOOK: Duration = Duration::from_millis(200);
 
 #[derive(Args)]
 struct Rules {
@@ -90,6 +94,24 @@ enum Command {
     },
     /// Tells how a running supernode stands.
     Status,
+    /// Sends devices elsewhere, before a restart or for good; records stay.
+    #[command(
+        after_long_help = "Newcomers are told at once where to go, attached devices within half a minute, those \
+        whose call is relayed here by the deadline. It lasts until `undrain` or the end of the process.\n\n\
+        Examples:\n  \
+        yodel-supernode drain --dir D\n  \
+        yodel-supernode drain --dir D --wait --deadline 10m && systemctl restart yodel-supernode"
+    )]
+    Drain {
+        /// Return when nobody is attached any more, or the deadline has passed.
+        #[arg(long)]
+        wait: bool,
+        /// How long relayed calls may go on; 60s without it.
+        #[arg(long, value_name = "TIME", value_parser = span::parse)]
+        deadline: Option<Duration>,
+    },
+    /// Takes `drain` back.
+    Undrain,
     /// Looks for what would keep it from serving.
     Check,
     /// Whether it serves: exit 0 when it does and sees the realm.
@@ -182,29 +204,39 @@ fn execute(cli: &Cli) -> Result<Exit, RunError> {
             settings.listen = listen.unwrap_or(settings.listen);
             block_on(run::run(&folder, settings, rules.json))
         }
-        Command::Status => match ask(&folder, timeout)? {
-            Some(status) => {
-                report(rules, &status, |out| {
-                    for key in ["node", "members", "clients", "records", "relays", "draining", "login_server"]
-                    {
-                        writeln!(out, "{key:<13}{}", text(&status[key]))?;
+        Command::Status => {
+            let status = ask(&folder, AdminRequest::Status, timeout)?;
+            let keys = ["node", "members", "clients", "records", "relays", "draining", "login_server"];
+            report_fields(rules, &status, &keys)
+        }
+        Command::Drain { wait, deadline } => {
+            let within = deadline.unwrap_or(DRAIN_DEADLINE);
+            let mut status = ask(&folder, AdminRequest::Drain(within), timeout)?;
+            if *wait {
+                // The last ones are told at the deadline itself.
+                let looks = within.as_millis() / LOOK.as_millis() + 5;
+                for _ in 0..looks {
+                    if status["clients"] == 0 || status["draining"] != true {
+                        break;
                     }
-                    Ok(())
-                })?;
-                Ok(Exit::Done)
+                    std::thread::sleep(LOOK);
+                    status = ask(&folder, AdminRequest::Status, timeout)?;
+                }
             }
-            None => Err(RunError::NotRunning),
-        },
-        Command::Health => match ask(&folder, timeout)? {
-            Some(status) => {
-                let well = status["members"].as_u64().is_some_and(|members| members > 0);
-                report(rules, &json!({ "v": 1, "ok": well }), |out| {
-                    writeln!(out, "{}", if well { "serves" } else { "sees no member" })
-                })?;
-                Ok(if well { Exit::Done } else { Exit::Failed })
-            }
-            None => Err(RunError::NotRunning),
-        },
+            report_fields(rules, &status, &["draining", "clients", "relays"])
+        }
+        Command::Undrain => {
+            let status = ask(&folder, AdminRequest::Undrain, timeout)?;
+            report_fields(rules, &status, &["draining", "clients", "relays"])
+        }
+        Command::Health => {
+            let status = ask(&folder, AdminRequest::Status, timeout)?;
+            let well = status["members"].as_u64().is_some_and(|members| members > 0);
+            report(rules, &json!({ "v": 1, "ok": well }), |out| {
+                writeln!(out, "{}", if well { "serves" } else { "sees no member" })
+            })?;
+            Ok(if well { Exit::Done } else { Exit::Failed })
+        }
         Command::Check => {
             let (ok, found) = run::check(&folder, timeout)?;
             report(rules, &found, |out| {
@@ -266,8 +298,18 @@ fn document(rules: &Rules, field: &str, text: &str) -> Result<Exit, RunError> {
     console(rules).document(field, text).map_err(RunError::Output)
 }
 
-fn ask(folder: &Folder, timeout: Duration) -> Result<Option<Value>, RunError> {
-    admin::ask(folder.path(), "status", timeout).map_err(|error| RunError::System("admin socket", error))
+fn ask(folder: &Folder, request: AdminRequest, timeout: Duration) -> Result<Value, RunError> {
+    admin::ask(folder.path(), request, timeout)
+        .map_err(|error| RunError::System("admin socket", error))?
+        .ok_or(RunError::NotRunning)
+}
+
+/// Prints a status: as text only these fields.
+fn report_fields(rules: &Rules, status: &Value, keys: &[&str]) -> Result<Exit, RunError> {
+    report(rules, status, |out| {
+        keys.iter().try_for_each(|key| writeln!(out, "{key:<13}{}", text(&status[*key])))
+    })?;
+    Ok(Exit::Done)
 }
 
 fn block_on<T>(future: impl Future<Output = Result<T, RunError>>) -> Result<T, RunError> {

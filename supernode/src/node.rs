@@ -6,7 +6,7 @@
 //! names it. It never routes a message onward for another home, never sends a datagram to an address that a peer named,
 //! and acknowledges no record before its commit came back.
 //!
-//! `home.rs` attaches devices, `peers.rs` links members, `login.rs` keeps the login server's link,
+//! `home.rs` attaches devices, `elsewhere.rs` sends them away, `drain.rs` all of them, `peers.rs` links members, `login.rs` keeps the login server's link,
 //! `errand.rs` carries what devices ask of it, `route.rs` carries
 //! SIP, `echo.rs` answers `echo`; records are the ring's (`yodel-overlay`), sessions the relay's (`yodel-relay`).
 
@@ -32,6 +32,7 @@ use yodel_wire::time::{Instant, Now};
 use zeroize::Zeroizing;
 
 pub(crate) use self::links::{Link, Role};
+use crate::drain::Drain;
 use crate::echo::{Echo, LOCAL};
 use crate::errand::Errands;
 use crate::home::{Device, Pages};
@@ -103,6 +104,13 @@ pub enum Command {
     },
     /// Relay as much as this from now on.
     Relay(ServerConfig),
+    /// Send newcomers elsewhere from now on, and those who are attached within this time.
+    Drain {
+        /// When the last one is told; who has no relayed call is told before.
+        within: Duration,
+    },
+    /// Serve everybody again.
+    Undrain,
     /// Leave in order; [`Event::Stopped`] follows at once.
     Stop,
 }
@@ -155,6 +163,8 @@ pub struct Status {
     pub records: usize,
     /// Relay sessions with both ends.
     pub relays: usize,
+    /// Whether newcomers are sent elsewhere.
+    pub draining: bool,
     /// Epoch of the newest bulletin.
     pub epoch: u64,
     /// Whether the link to the login server is up.
@@ -168,8 +178,10 @@ pub struct Status {
 pub struct Counters {
     /// Devices attached.
     pub attached: u64,
-    /// Links refused: credential, room, revoked.
+    /// Links refused: credential, revoked.
     pub refused: u64,
+    /// Links sent elsewhere: full, draining, too many at once.
+    pub sent_away: u64,
     /// Links closed because a peer broke the protocol.
     pub protocol_errors: u64,
     /// Frames dropped because a device sent too many.
@@ -203,6 +215,8 @@ pub struct Supernode {
     /// The `now` of the last input.
     pub(crate) now: Now,
     pub(crate) links: BTreeMap<LinkId, Link>,
+    /// Links that have not said who they are, the oldest first.
+    pub(crate) waiting: BTreeSet<LinkId>,
     next_link: u64,
     pub(crate) devices: BTreeMap<NodeId, Device>,
     pub(crate) peers: BTreeMap<NodeId, Peer>,
@@ -218,6 +232,7 @@ pub struct Supernode {
     pub(crate) counters: Counters,
     pub(crate) outputs: VecDeque<Output<Event>>,
     pub(crate) stopping: bool,
+    pub(crate) drain: Option<Drain>,
     ready: bool,
     swept: Instant,
     next_ticket: u64,
@@ -251,6 +266,7 @@ impl Supernode {
             boot,
             now,
             links: BTreeMap::new(),
+            waiting: BTreeSet::new(),
             next_link: 0,
             devices: BTreeMap::new(),
             peers: BTreeMap::new(),
@@ -262,6 +278,7 @@ impl Supernode {
             counters: Counters::default(),
             outputs: VecDeque::new(),
             stopping: false,
+            drain: None,
             ready: false,
             swept: now.mono,
             next_ticket: 0,
@@ -294,6 +311,7 @@ impl Supernode {
             clients: self.devices.len(),
             records: self.ring.records(),
             relays: self.relay.sessions(),
+            draining: self.is_leaving(),
             epoch: self.realm.epoch(),
             login_server: self.login.is_up(),
             counters: self.counters,
@@ -464,7 +482,8 @@ impl Supernode {
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for id in links {
             match self.links.get(&id).map(|link| link.role) {
-                Some(Role::Device(_) | Role::Member(_)) => {
+                Some(Role::Device(node)) => self.send_off(now, node),
+                Some(Role::Member(_)) => {
                     self.goodbye(now, id, RefuseReason::Draining, crate::limits::COME_BACK);
                 }
                 Some(Role::Waiting | Role::Dialing(_) | Role::Login | Role::Errand) => self.close(now, id),
@@ -494,6 +513,7 @@ impl Supernode {
             self.echo.calls.deadline(),
             self.login_deadline(),
             self.dial_deadline(),
+            self.drain_deadline(),
             pings.min(),
             sweep,
         ]
@@ -555,6 +575,8 @@ impl Machine for Supernode {
                 self.outputs.push_back(Output::Event(Event::Status { id, status }));
             }
             Command::Relay(config) => self.relay.set_config(config),
+            Command::Drain { within } => self.drain(now, within),
+            Command::Undrain => self.undrain(),
             Command::Stop => self.stop(now),
         }
         self.pump(now);
@@ -579,6 +601,7 @@ impl Machine for Supernode {
             self.sweep_links(now);
             self.wipe_old_keys(now);
         }
+        self.drain_some(now);
         self.sweep_routes(now);
         self.ping_links(now);
         self.dial_members(now);

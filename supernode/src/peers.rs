@@ -145,10 +145,10 @@ impl Supernode {
         let node = credential.node;
         if self.stopping || !self.peers.contains_key(&node) {
             let reason = if self.stopping { RefuseReason::Draining } else { RefuseReason::NotMember };
-            return self.refuse(id, reason, Duration::from_secs(1), None);
+            return self.refuse(id, reason, Duration::from_secs(1));
         }
         if node > self.me {
-            return self.refuse(id, RefuseReason::Protocol, Duration::ZERO, None);
+            return self.refuse(id, RefuseReason::Protocol, Duration::ZERO);
         }
         self.write(id, welcome.encode());
         self.member_up(now, id, node);

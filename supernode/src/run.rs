@@ -22,7 +22,7 @@ use yodel_net::{
 use yodel_store::{GroupCommit, SledStore, Store, StoreError, StoreOptions, file};
 use zeroize::Zeroizing;
 
-use crate::admin;
+use crate::admin::{self, AdminRequest};
 use crate::config::Settings;
 use crate::enrol::{Enrol, EnrolError, EnrolRequest};
 use crate::keys::NodeKeys;
@@ -338,12 +338,16 @@ pub async fn run(folder: &Folder, mut settings: Settings, json: bool) -> Result<
     let answer = async {
         let mut next = 0;
         while let Some(call) = calls.recv().await {
-            if !admin::asks_status(&call.line) {
+            let Some(request) = AdminRequest::parse(&call.line) else {
                 call.answer(json!({ "v": 1, "error": "no such request" }).to_string());
                 continue;
-            }
+            };
             next += 1;
             waiting.borrow_mut().insert(next, call);
+            if let Some(command) = request.command() {
+                tracing::info!(?command, "an operator asks");
+                let _heard = commands.send(command).await;
+            }
             let _heard = commands.send(Command::Status { id: next }).await;
         }
     };
@@ -474,7 +478,7 @@ pub fn check(folder: &Folder, timeout: Duration) -> Result<(bool, Value), RunErr
         Ok((_, warnings)) => look("config", warnings.is_empty(), warnings.join("; ")),
         Err(error) => look("config", false, error.to_string()),
     }
-    let running = admin::ask(folder.path(), "status", timeout).ok().flatten();
+    let running = admin::ask(folder.path(), AdminRequest::Status, timeout).ok().flatten();
     match (&running, &settings) {
         (Some(status), _) => look("running", true, format!("{} members", status["members"])),
         (None, Ok((settings, _))) => {

@@ -245,11 +245,14 @@ mod golden {
             reason: RefuseReason::Full,
             come_back: Duration::from_secs(30),
             redirect: Some(NodeId([3; 16])),
+            card: None,
         };
+        let with_card = Refuse { card: Some(vec![4; 8]), ..refuse.clone() };
         vec![
             seed("attach", "hello", hello.encode().body),
             seed("attach", "welcome", welcome.encode().body),
             seed("attach", "refuse", refuse.encode_refuse().body),
+            seed("attach", "refuse-with-card", with_card.encode_refuse().body),
             seed("attach", "ping", Ping { nonce: 9 }.encode().body),
             seed("attach", "pong", Pong { nonce: 9, observed: addr("[2001:db8::1]:5060") }.encode().body),
         ]

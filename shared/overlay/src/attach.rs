@@ -4,13 +4,14 @@
 //! |---|---|---|---|---|---|---|
 //! | `Hello` | credential, bytes | role: 1 device, 2 member | oldest version | newest version | epoch held | boot, bytes 16 |
 //! | `Welcome` | time, s since 1970 | observed address | credential, bytes | version | clients now | boot, bytes 16 |
-//! | `Refuse`, `Goodbye` | reason | come back, s | redirect, node id | | | |
+//! | `Refuse`, `Goodbye` | reason | come back, s | redirect, node id | its card, bytes | | |
 //! | `Ping` | nonce | | | | | |
 //! | `Pong` | nonce | observed address | | | | |
 //!
 //! `Hello` comes from whoever opened the link, `Welcome` or `Refuse` is the answer. The key in a credential must be the
 //! key that the TLS handshake proved; that, and not a further signature, shows possession. `boot` is drawn at each start
-//! of a process: a node that comes back with another one has forgotten what it kept in memory.
+//! of a process: a node that comes back with another one has forgotten what it kept in memory. A redirect comes with the
+//! [`Card`](crate::card::Card) of where to go, so that it is believed and reached without asking anybody.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -21,6 +22,8 @@ use yodel_identity::node::NodeId;
 use yodel_wire::codec::{DecodeError, MapReader, MapWriter};
 use yodel_wire::frame::{Frame, FrameKind};
 use yodel_wire::time::UnixTime;
+
+use crate::limits::CARD_BYTES_MAX;
 
 /// The version of the protocol between nodes that this program speaks.
 pub const VERSION: u64 = 1;
@@ -197,7 +200,7 @@ impl RefuseReason {
 }
 
 /// "Not now, or not here": body of `Refuse` and of `Goodbye`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refuse {
     /// Why.
     pub reason: RefuseReason,
@@ -205,9 +208,16 @@ pub struct Refuse {
     pub come_back: Duration,
     /// Where to go meanwhile.
     pub redirect: Option<NodeId>,
+    /// The card of that supernode, not verified.
+    pub card: Option<Vec<u8>>,
 }
 
 impl Refuse {
+    /// A refusal that names no other supernode.
+    pub fn plain(reason: RefuseReason, come_back: Duration) -> Refuse {
+        Refuse { reason, come_back, redirect: None, card: None }
+    }
+
     /// The frame that refuses a link.
     pub fn encode_refuse(&self) -> Frame {
         Frame::new(FrameKind::Refuse, self.body())
@@ -223,6 +233,7 @@ impl Refuse {
             .uint(1, self.reason.number())
             .uint(2, self.come_back.as_secs())
             .opt_bytes(3, self.redirect.as_ref().map(|node| node.0.as_slice()))
+            .opt_bytes(4, self.card.as_deref())
             .finish()
     }
 
@@ -236,6 +247,7 @@ impl Refuse {
             reason: RefuseReason::from_number(map.uint(1)?),
             come_back: Duration::from_secs(u64::from(map.uint_as::<u32>(2)?)),
             redirect: map.opt_array(3)?.map(NodeId),
+            card: map.opt_bytes(4, CARD_BYTES_MAX)?.map(<[u8]>::to_vec),
         };
         map.finish()?;
         Ok(refuse)
@@ -350,11 +362,19 @@ mod tests {
             reason: RefuseReason::Draining,
             come_back: Duration::from_secs(30),
             redirect: Some(NodeId([5; 16])),
+            card: None,
         };
         let frame = refuse.encode_goodbye();
         assert_eq!(frame.kind, FrameKind::Goodbye);
         assert_eq!(hex(&frame.body), "a3010202181e0350".to_owned() + &"05".repeat(16));
-        assert_eq!(Refuse::decode(&frame.body), Ok(refuse));
+        assert_eq!(Refuse::decode(&frame.body), Ok(refuse.clone()));
+        let with_card = Refuse { card: Some(vec![1, 2, 3]), ..refuse };
+        let frame = with_card.encode_refuse();
+        assert_eq!(frame.kind, FrameKind::Refuse);
+        assert_eq!(hex(&frame.body), "a4010202181e0350".to_owned() + &"05".repeat(16) + "0443010203");
+        assert_eq!(Refuse::decode(&frame.body), Ok(with_card.clone()));
+        let long = Refuse { card: Some(vec![0; CARD_BYTES_MAX + 1]), ..with_card }.encode_refuse();
+        assert_eq!(Refuse::decode(&long.body), Err(DecodeError::OutOfBounds(4)));
         assert_eq!(
             Refuse::decode(&[0xa2, 1, 0x18, 99, 2, 0]).unwrap().reason,
             RefuseReason::Other,

@@ -26,7 +26,6 @@ use yodel_identity::realm::{CredentialError, Realm};
 use yodel_identity::signed::{Record, Signed, SignedError};
 use yodel_wire::codec::{DecodeError, MapReader, MapWriter, item_bytes};
 use yodel_wire::frame::{Frame, FrameKind};
-use yodel_wire::time::UnixTime;
 
 use crate::limits::{ANNOUNCEMENT_BYTES_MAX, CARD_BYTES_MAX, CARDS_PER_FRAME, CARDS_WANTED_MAX};
 use crate::placement::Member;

@@ -6,7 +6,7 @@
 //! [`Server::poll_output`] after each. It never sends to an address that did not echo a challenge, never sends more than
 //! it received, and holds nothing without a bound.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -191,6 +191,12 @@ impl Server {
     /// Sessions with both ends joined.
     pub fn sessions(&self) -> usize {
         self.sessions.values().filter(|session| session.joiner.is_some()).count()
+    }
+
+    /// Whose sessions have both ends joined.
+    pub fn nodes(&self) -> BTreeSet<NodeId> {
+        let joined = self.sessions.values().filter(|session| session.joiner.is_some());
+        joined.flat_map(|session| session.sides().map(|side| side.node)).collect()
     }
 
     /// Sessions that wait for their second end.

@@ -9,11 +9,11 @@ use yodel_overlay::attach::{Ping, Pong, RefuseReason};
 use yodel_overlay::ring::From as RingPeer;
 use yodel_wire::codec::DecodeError;
 use yodel_wire::frame::{Frame, FrameKind};
-use yodel_wire::machine::{LinkAction, LinkId, LinkPeer, Output};
+use yodel_wire::machine::{LinkId, LinkPeer, Output};
 use yodel_wire::time::{Instant, Now};
 
 use super::{Event, Supernode};
-use crate::limits::{LINKS_MAX, LOGIN_PING, MEMBER_PING};
+use crate::limits::{LOGIN_PING, MEMBER_PING};
 
 /// One link.
 #[derive(Debug)]
@@ -51,10 +51,11 @@ impl Link {
 impl Supernode {
     pub(super) fn opened(&mut self, now: Now, id: LinkId, peer: LinkPeer) {
         if !self.links.contains_key(&id) {
-            if self.links.len() >= LINKS_MAX {
-                return self.act(id, LinkAction::Close);
+            if !self.has_room(now, id) {
+                return;
             }
             self.links.insert(id, Link::new(now.mono, Role::Waiting));
+            self.waiting.insert(id);
         }
         let Some(link) = self.links.get_mut(&id) else { return };
         link.heard = now.mono;
@@ -87,6 +88,7 @@ impl Supernode {
         let handled = match (link.role, &link.peer) {
             (Role::Waiting, Some(peer)) => {
                 let peer = peer.clone();
+                self.waiting.remove(&id);
                 self.hello(now, id, &peer, frame);
                 Ok(())
             }
@@ -139,6 +141,7 @@ impl Supernode {
             FrameKind::Write | FrameKind::Read => {
                 self.ring.handle_frame(now, RingPeer::Device(node), frame, &self.realm)?;
             }
+            FrameKind::CardsWanted => self.cards_wanted(now, id, node, &frame.body)?,
             FrameKind::Hello => self.renewed_device(now, id, node, &frame.body)?,
             FrameKind::SipSend => self.sip_send(now, node, &frame.body)?,
             FrameKind::RelayOpen

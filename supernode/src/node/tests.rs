@@ -1,5 +1,7 @@
 //! One supernode, its links driven by hand: who gets in, what is carried, what ends whom.
 
+mod elsewhere;
+
 use super::*;
 
 use yodel_identity::bulletin::{
