@@ -294,8 +294,6 @@ impl LoginServer {
             | FrameKind::Enrolled
             | FrameKind::SupernodeEnrolled
             | FrameKind::LoginRefused
-            | FrameKind::CardsWanted
-            | FrameKind::Cards
             | FrameKind::AccountRecordKept => Err(Refusal::Malformed),
         };
         if let Err(refusal) = handled {
