@@ -2,6 +2,8 @@
 //!
 //! * [`attach`]: the first frames of every link, pings, farewells.
 //! * [`card`]: what anybody must know of a member to believe in it and to reach it.
+//! * [`directory`]: all cards, each verified and kept once.
+//! * [`message`]: what members say to each other in sealed datagrams.
 //! * [`record`]: contact entries, and the frames that write and read records.
 //! * [`verify`]: what a reader believes of an answer.
 //! * [`placement`]: which members hold a key; everybody computes the same.
@@ -14,10 +16,12 @@
 
 pub mod attach;
 pub mod card;
+pub mod directory;
 pub mod holder;
 pub mod limits;
 pub mod lookup;
 pub mod members;
+pub mod message;
 pub mod placement;
 pub mod publish;
 pub mod record;

@@ -17,6 +17,10 @@ pub const ENTRY_HOMES_MAX: usize = 2;
 /// Members that hold a record.
 pub const HOLDERS_MAX: usize = 8;
 
+/// Members that placement looks at for one key: a realm where one owner has nearly all must not make every lookup walk
+/// through thousands.
+pub const WALK_MAX: usize = 256;
+
 /// Holders asked at once.
 pub const READ_AT_ONCE: usize = 2;
 

@@ -3,14 +3,14 @@
 //! Members are walked by the distance of their node ids from the key (Kademlia's exclusive or). A member is skipped when
 //! a nearer one was taken that has the same owner, or an IPv4 address in the same /24: one owner or one network shall not
 //! hold all copies. When the walk ends before K were taken, the skipped fill up, nearest first. The nearer a member, the
-//! earlier it stands in the result.
+//! earlier it stands in the result. The walk ends after [`WALK_MAX`] members, for everybody alike.
 
-use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::ops::ControlFlow;
 
 use yodel_identity::node::{NodeId, OwnerTag};
 
-use crate::limits::HOLDERS_MAX;
+use crate::limits::{HOLDERS_MAX, WALK_MAX};
 
 /// What placement looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,32 +23,68 @@ pub struct Member {
     pub ip: Option<Ipv4Addr>,
 }
 
-/// The holders of `key` among `members` (in any order, each once): min(8, members) of them, nearest first.
-pub fn holders(members: &[Member], key: &[u8; 16]) -> Vec<NodeId> {
-    let mut near: Vec<&Member> = members.iter().collect();
-    near.sort_by_key(|member| (member.node.distance(key), member.node));
-    let mut owners = BTreeSet::new();
-    let mut networks = BTreeSet::new();
-    let (mut taken, mut skipped) = (Vec::new(), Vec::new());
-    for member in near {
+/// Takes members, the nearest to a key first, and says which hold it.
+#[derive(Debug)]
+pub struct Placement<T> {
+    taken: Vec<T>,
+    skipped: Vec<T>,
+    owners: Vec<OwnerTag>,
+    networks: Vec<[u8; 3]>,
+    seen: usize,
+}
+
+impl<T> Default for Placement<T> {
+    fn default() -> Placement<T> {
+        Placement {
+            taken: Vec::new(),
+            skipped: Vec::new(),
+            owners: Vec::new(),
+            networks: Vec::new(),
+            seen: 0,
+        }
+    }
+}
+
+impl<T> Placement<T> {
+    /// The next nearest; whether further ones are wanted.
+    pub fn offer(&mut self, name: T, member: &Member) -> ControlFlow<()> {
+        self.seen += 1;
         let network = member.ip.map(|ip| {
             let [a, b, c, _] = ip.octets();
             [a, b, c]
         });
-        if owners.contains(&member.owner) || network.is_some_and(|network| networks.contains(&network)) {
-            skipped.push(member.node);
-            continue;
+        if self.owners.contains(&member.owner) || network.is_some_and(|net| self.networks.contains(&net)) {
+            if self.skipped.len() < HOLDERS_MAX {
+                self.skipped.push(name);
+            }
+        } else {
+            self.owners.push(member.owner);
+            self.networks.extend(network);
+            self.taken.push(name);
         }
-        owners.insert(member.owner);
-        networks.extend(network);
-        taken.push(member.node);
-        if taken.len() == HOLDERS_MAX {
-            return taken;
+        let done = self.taken.len() == HOLDERS_MAX || self.seen == WALK_MAX;
+        if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// The holders, nearest first, then those that fill up: min(8, members).
+    pub fn holders(mut self) -> Vec<T> {
+        self.taken.append(&mut self.skipped);
+        self.taken.truncate(HOLDERS_MAX);
+        self.taken
+    }
+}
+
+/// The holders of `key` among `members` (in any order, each once): min(8, members) of them, nearest first.
+pub fn holders(members: &[Member], key: &[u8; 16]) -> Vec<NodeId> {
+    let mut near: Vec<&Member> = members.iter().collect();
+    near.sort_by_key(|member| (member.node.distance(key), member.node));
+    let mut placement = Placement::default();
+    for member in near {
+        if placement.offer(member.node, member).is_break() {
+            break;
         }
     }
-    taken.extend(skipped);
-    taken.truncate(HOLDERS_MAX);
-    taken
+    placement.holders()
 }
 
 /// Holders that must keep a write before it is acknowledged: min(3, ⌊K/2⌋ + 1).

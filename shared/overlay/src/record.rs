@@ -284,11 +284,11 @@ impl WriteStatus {
         (6, WriteStatus::Unreachable),
     ];
 
-    fn number(self) -> u64 {
+    pub(crate) fn number(self) -> u64 {
         Self::TABLE.iter().find(|(_, status)| *status == self).map_or(0, |(number, _)| *number)
     }
 
-    fn from_number(number: u64) -> WriteStatus {
+    pub(crate) fn from_number(number: u64) -> WriteStatus {
         Self::TABLE.iter().find(|(n, _)| *n == number).map_or(WriteStatus::Other, |(_, status)| *status)
     }
 }
@@ -399,12 +399,22 @@ pub enum Standing {
 }
 
 impl Standing {
-    fn number(self) -> u64 {
+    pub(crate) fn number(self) -> u64 {
         match self {
             Standing::Held => 1,
             Standing::None => 2,
             Standing::NotYet => 3,
             Standing::Unreachable => 4,
+        }
+    }
+
+    pub(crate) fn from_number(number: u64) -> Result<Standing, DecodeError> {
+        match number {
+            1 => Ok(Standing::Held),
+            2 => Ok(Standing::None),
+            3 => Ok(Standing::NotYet),
+            4 => Ok(Standing::Unreachable),
+            _ => Err(DecodeError::OutOfBounds(2)),
         }
     }
 }
@@ -453,13 +463,7 @@ impl Answer {
     pub fn decode(body: &[u8]) -> Result<Answer, DecodeError> {
         let mut map = MapReader::parse(body)?;
         let id = map.uint(1)?;
-        let standing = match map.uint(2)? {
-            1 => Standing::Held,
-            2 => Standing::None,
-            3 => Standing::NotYet,
-            4 => Standing::Unreachable,
-            _ => return Err(DecodeError::OutOfBounds(2)),
-        };
+        let standing = Standing::from_number(map.uint(2)?)?;
         let account = map.opt_bytes(3, ACCOUNT_RECORD_BYTES_MAX)?.map(<[u8]>::to_vec);
         let mut entries = Vec::new();
         for item in map.items(4, CONTACT_ENTRIES_MAX)? {
