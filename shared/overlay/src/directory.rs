@@ -34,6 +34,7 @@ struct Interned {
     card: Arc<Card>,
     member: Member,
     hash: [u8; 32],
+    print: u32,
     holders: u32,
 }
 
@@ -106,6 +107,21 @@ impl Directory {
         self.lock().get(slot).map(|interned| interned.member)
     }
 
+    /// Its part of a table's print (`message.rs`).
+    pub fn print(&self, slot: Slot) -> u32 {
+        self.lock().get(slot).map_or(0, |interned| interned.print)
+    }
+
+    /// Shows these, as far as they are held, with their part of a table's print.
+    pub fn each(&self, slots: impl IntoIterator<Item = Slot>, mut visit: impl FnMut(Slot, &Member, u32)) {
+        let inner = self.lock();
+        for slot in slots {
+            if let Some(interned) = inner.get(slot) {
+                visit(slot, &interned.member, interned.print);
+            }
+        }
+    }
+
     /// All cards of this member, whoever holds them.
     pub fn slots_of(&self, node: NodeId) -> Vec<Slot> {
         let inner = self.lock();
@@ -172,7 +188,8 @@ impl Inner {
 
     fn put(&mut self, hash: [u8; 32], card: Card) -> Slot {
         let member = card.member();
-        let interned = Some(Interned { card: Arc::new(card), member, hash, holders: 1 });
+        let print = print(member.node, card.announcement().incarnation);
+        let interned = Some(Interned { card: Arc::new(card), member, hash, print, holders: 1 });
         let slot = match self.free.pop() {
             Some(slot) => {
                 if let Some(place) = self.slots.get_mut(slot as usize) {
@@ -211,6 +228,11 @@ impl Inner {
 fn hash(credential: &[u8], announcement: &[u8]) -> [u8; 32] {
     // Both are envelopes, which say their own length.
     Sha256::new().chain_update(credential).chain_update(announcement).finalize().into()
+}
+
+fn print(node: NodeId, incarnation: u64) -> u32 {
+    let hash = Sha256::new().chain_update(node.0).chain_update(incarnation.to_be_bytes()).finalize();
+    hash.first_chunk().copied().map_or(0, u32::from_be_bytes)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! * [`attach`]: the first frames of every link, pings, farewells.
 //! * [`card`]: what anybody must know of a member to believe in it and to reach it.
 //! * [`directory`]: all cards, each verified and kept once.
+//! * [`membership`]: who is a member, by probes, gossip and comparing.
 //! * [`message`]: what members say to each other in sealed datagrams.
 //! * [`record`]: contact entries, and the frames that write and read records.
 //! * [`verify`]: what a reader believes of an answer.
@@ -21,6 +22,7 @@ pub mod holder;
 pub mod limits;
 pub mod lookup;
 pub mod members;
+pub mod membership;
 pub mod message;
 pub mod placement;
 pub mod publish;

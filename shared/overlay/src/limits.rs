@@ -95,3 +95,89 @@ pub const MEMBERS_MAX: usize = yodel_identity::limits::BULLETIN_SUPERNODES_MAX;
 
 /// Sealing keys of our own that still open datagrams: what ten days of renewals leave.
 pub const OWN_SEALING_KEYS_MAX: usize = 16;
+
+/// How often a member asks another whether it is there: SWIM's protocol period.
+pub const PING_EVERY: Duration = Duration::from_secs(1);
+
+/// Shortest and longest wait for an answer to a ping before it is asked again: three round trips between them.
+pub const ANSWER_MIN: Duration = Duration::from_millis(150);
+/// See [`ANSWER_MIN`].
+pub const ANSWER_MAX: Duration = Duration::from_millis(500);
+
+/// Members asked to try for us.
+pub const HELPERS: usize = 3;
+
+/// How long a suspicion lasts that nobody, one, two or more others share.
+pub const SUSPICION: [Duration; 4] = [
+    Duration::from_millis(4_000),
+    Duration::from_millis(2_000),
+    Duration::from_millis(1_200),
+    Duration::from_millis(800),
+];
+
+/// Others that count for one suspicion.
+pub const TELLERS_MAX: usize = 3;
+
+/// Times a teller may be wrong; its hearsay is ignored beyond. Halved every half minute or so.
+pub const WRONG_MAX: u32 = 8;
+
+/// Hearsay about a member that answered us so lately is not looked at.
+pub const HEARD_LATELY: Duration = Duration::from_secs(5);
+
+/// Closer looks at once: in a ring of thousands a quarter may die in one second. Further ones wait for their turn in the
+/// round.
+pub const CHECKS_MAX: usize = 1_024;
+
+/// Pings sent for others at once.
+pub const ERRANDS_MAX: usize = 256;
+
+/// When what was asked is forgotten.
+pub const PING_FORGET: Duration = Duration::from_secs(3);
+
+/// Realms with fewer members than this look three times, a second apart, instead of suspecting.
+pub const SMALL_REALM: usize = STANDBY_MEMBERS;
+
+/// Probes without answer before a member of a small realm is dead.
+pub const SMALL_PROBES: u32 = 3;
+
+/// How often one of the dead is asked; in a small realm all of them.
+pub const DEAD_EVERY: Duration = Duration::from_secs(5);
+
+/// The dead that are asked in a tenth of a second when one came back.
+pub const DEAD_BURST: usize = 8;
+
+/// Members that news are pushed to at once.
+pub const NEWS_FANOUT: usize = 2;
+
+/// Fresh news wait so long for others to go along.
+pub const NEWS_DELAY: Duration = Duration::from_millis(100);
+
+/// How often one piece of news is told, and the logarithm of the number of members added.
+pub const NEWS_TOLD: u32 = 4;
+
+/// Bytes of news on a ping or its answer, and in one gossip.
+pub const NEWS_ON_PING: usize = 480;
+/// See [`NEWS_ON_PING`].
+pub const NEWS_IN_GOSSIP: usize = 1_000;
+
+/// Pieces of news that are told on at once; the most told goes first.
+pub const NEWS_MAX: usize = 1_024;
+
+/// Cards asked for at once, and of one member.
+pub const WANTS_MAX: usize = 256;
+/// See [`WANTS_MAX`].
+pub const WANTS_PER_MEMBER: usize = 64;
+
+/// Cards handed out for one request, in one datagram two.
+pub const HAND_OUT_MAX: usize = 8;
+
+/// Tables are compared so often at most while nothing is new, and so much less often while news are under way.
+pub const DIGEST_QUIET: Duration = Duration::from_secs(5);
+/// See [`DIGEST_QUIET`].
+pub const DIGEST_BUSY: Duration = Duration::from_secs(25);
+
+/// Buckets shown for one digest.
+pub const BUCKETS_AT_ONCE: usize = 4;
+
+/// Members per bucket, roughly: two thirds of what one message holds.
+pub const BUCKET_MEMBERS: usize = 32;

@@ -2,7 +2,7 @@
 //!
 //! | kind | 2 | 3 | 4 | 5 | 6 |
 //! |---|---|---|---|---|---|
-//! | 1 `Ping`, 2 `Ack` | number | bulletin's epoch | table's print | target, node id | incarnation held dead |
+//! | 1 `Ping`, 2 `Ack` | number | bulletin's epoch | table's print | target, node id | own incarnation |
 //! | 3 `PingRequest` | number | | | target, node id | |
 //! | 4 `Gossip` | | | | | |
 //! | 5 `Digest` | prints, 4 bytes each | | | | |
@@ -93,8 +93,8 @@ pub struct Probe {
     pub print: u32,
     /// In an `Ack` that was asked for by `PingRequest`: whom it is about.
     pub target: Option<NodeId>,
-    /// The sender holds the receiver dead, or suspects it, as of this incarnation.
-    pub dead_at: Option<u64>,
+    /// The sender's own incarnation.
+    pub incarnation: u64,
     /// What is new.
     pub news: News,
 }
@@ -275,10 +275,7 @@ impl Probe {
         if let Some(target) = &self.target {
             map = map.bytes(5, &target.0);
         }
-        if let Some(incarnation) = self.dead_at {
-            map = map.uint(6, incarnation);
-        }
-        self.news.write(map)
+        self.news.write(map.uint(6, self.incarnation))
     }
 
     fn read(map: &mut MapReader<'_>) -> Result<Probe, DecodeError> {
@@ -287,7 +284,7 @@ impl Probe {
             epoch: map.uint(3)?,
             print: u32::from_be_bytes(map.array(4)?),
             target: map.opt_array(5)?.map(NodeId),
-            dead_at: map.opt_uint(6)?,
+            incarnation: map.uint(6)?,
             news: News::read(map)?,
         })
     }
@@ -393,7 +390,7 @@ mod tests {
             epoch: 500,
             print: 0xdead_beef,
             target: Some(NodeId([4; 16])),
-            dead_at: Some(3),
+            incarnation: 3,
             news: news.clone(),
         };
         vec![

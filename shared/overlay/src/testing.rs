@@ -30,6 +30,7 @@ pub(crate) struct RealmFixture {
 pub(crate) struct MemberFixture {
     pub(crate) credential: Credential,
     pub(crate) key: SigningKey,
+    #[expect(dead_code, reason = "the ring's tests seal with it")]
     pub(crate) sealing: SealingKey,
     pub(crate) addr: SocketAddr,
 }
