@@ -7,10 +7,13 @@ use yodel_identity::account::{AccountCertificate, AccountCertificateFields, Acco
 use yodel_identity::bulletin::{Bulletin, BulletinFields, RevokedSet, SupernodeEntry, revoked_hash};
 use yodel_identity::credential::{Credential, CredentialFields, IssuerId, Roles, Subject};
 use yodel_identity::keys::{PublicKey, SealingKey, SigningKey};
-use yodel_identity::limits::{ACCOUNT_CERTIFICATE_LIFE, DEVICE_CREDENTIAL_LIFE, SUPERNODE_CREDENTIAL_LIFE};
+use yodel_identity::limits::{
+    ACCOUNT_CERTIFICATE_LIFE, BULLETIN_SUPERNODES_MAX, DEVICE_CREDENTIAL_LIFE, SUPERNODE_CREDENTIAL_LIFE,
+};
 use yodel_identity::name::{AccountName, Aor, RealmName};
 use yodel_identity::node::{NodeId, OwnerTag};
 use yodel_identity::realm::{IssuerKey, Realm, RootStatement, RootStatementFields};
+use yodel_supernode::keys::{KeptSealing, NodeKeys};
 use yodel_wire::time::UnixTime;
 
 /// The realm's keys, and what was signed with them.
@@ -95,6 +98,27 @@ impl Issuer {
     /// The realm's root key, as invitations pin it.
     pub fn pin(&self) -> PublicKey {
         self.root.public()
+    }
+
+    /// The key of the login server's links.
+    pub fn tls_key(&self) -> PublicKey {
+        self.statement.tls_keys[0]
+    }
+
+    /// What a supernode's key file would hold.
+    pub fn key_file(&self, keys: &SupernodeKeys) -> NodeKeys {
+        let copy = SealingKey::from_bytes(*keys.sealing.to_bytes());
+        let sealing =
+            KeptSealing { key: copy, credential: keys.credential.hash(), retired: UnixTime::from_secs(0) };
+        NodeKeys {
+            signing: SigningKey::from_seed(*keys.key.seed()),
+            realm: self.name.clone(),
+            pin: self.pin(),
+            statement: self.statement().to_vec(),
+            credential: keys.credential.clone(),
+            sealing: vec![sealing],
+            pending: None,
+        }
     }
 
     /// The root statement's bytes.
@@ -194,14 +218,15 @@ impl Issuer {
         self.revoked.insert(credential.node, credential.not_after + Duration::from_secs(7 * 24 * 3_600));
     }
 
-    /// The next bulletin.
+    /// The next bulletin. It names as many supernodes to start from as one may, those that came last.
     pub fn bulletin(&mut self, now: UnixTime) -> Bulletin {
         self.epoch += 1;
+        let unnamed = self.supernodes.len().saturating_sub(BULLETIN_SUPERNODES_MAX);
         let fields = BulletinFields {
             realm: self.name.clone(),
             epoch: self.epoch,
             issued: now,
-            supernodes: self.supernodes.clone(),
+            supernodes: self.supernodes[unnamed..].to_vec(),
             oldest_version: 1,
             newest_version: 1,
             revoked_hash: revoked_hash(&self.revoked),

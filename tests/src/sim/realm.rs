@@ -20,10 +20,9 @@ use yodel_identity::name::Aor;
 use yodel_identity::node::NodeId;
 use yodel_media::AudioEnd;
 use yodel_relay::server::ServerConfig;
-use yodel_supernode::keys::{KeptSealing, NodeKeys};
 use yodel_supernode::node::{Config, RECORDS, Stored};
 use yodel_wire::machine::Machine;
-use yodel_wire::time::{Instant, UnixTime};
+use yodel_wire::time::Instant;
 
 pub use self::phone::{Manners, Phone, PhoneIndex, Where};
 use super::issuer::{AccountKeys, Issuer, SupernodeKeys};
@@ -127,18 +126,7 @@ impl SimRealm {
         records: Vec<(Vec<u8>, Vec<u8>)>,
     ) -> yodel_supernode::node::Supernode {
         let now = self.world.now();
-        let copy = SealingKey::from_bytes(*keys.sealing.to_bytes());
-        let sealing =
-            KeptSealing { key: copy, credential: keys.credential.hash(), retired: UnixTime::from_secs(0) };
-        let kept = NodeKeys {
-            signing: SigningKey::from_seed(*keys.key.seed()),
-            realm: self.issuer.name().clone(),
-            pin: self.issuer.pin(),
-            statement: self.issuer.statement().to_vec(),
-            credential: keys.credential.clone(),
-            sealing: vec![sealing],
-            pending: None,
-        };
+        let kept = self.issuer.key_file(keys);
         let mut config = Config::new(udp.to_vec(), tcp.to_vec());
         config.relay = self.relay;
         let stored = Stored { bulletin: Some(self.bulletin.bytes().to_vec()), records };
