@@ -3,6 +3,7 @@
 pub mod checks;
 pub mod issuer;
 pub mod nat;
+pub mod overlay;
 pub mod realm;
 pub mod sound;
 pub mod world;

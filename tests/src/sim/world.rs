@@ -266,6 +266,11 @@ impl World {
         result
     }
 
+    /// Looks at a machine without moving it. Panics as [`World::with`] does.
+    pub fn look<M: Machine + 'static, R>(&mut self, index: NodeIndex, see: impl FnOnce(&M) -> R) -> R {
+        see(&self.held::<M>(index).machine)
+    }
+
     /// The events of a machine since the last call, with when each happened.
     pub fn events<M: Machine + 'static>(&mut self, index: NodeIndex) -> Vec<(Instant, M::Event)> {
         self.held::<M>(index).events.drain(..).collect()
