@@ -1,12 +1,26 @@
-//! The phone's homes: two attachments kept warm, found among the supernodes that the bulletin names.
+//! The phone's homes: two attachments kept warm, found among the supernodes that the bulletin names and those whose cards
+//! it got.
 //!
-//! Contract: [`Homes::set_supernodes`] with every bulletin, [`Homes::handle_link`] with events of links for which
-//! [`Homes::owns`] is true, [`Homes::handle_timeout`] at [`Homes::deadline`]; drain [`Homes::poll_output`] after each.
-//! It opens and closes links by itself and hands every frame that is not about the attachment to the root.
+//! Contract: [`Homes::load_card`] with what an earlier start kept, [`Homes::set_bulletin`] with every bulletin,
+//! [`Homes::handle_link`] with events of links for which [`Homes::owns`] is true, [`Homes::handle_stun`] with answers
+//! that nobody else claims, [`Homes::handle_timeout`] at [`Homes::deadline`]; after each drain [`Homes::poll_output`] and
+//! store [`Homes::take_writes`]. It opens and closes links by itself and hands every frame that is not about the
+//! attachment to the root.
 //!
-//! An attempt opens QUIC, and TLS 300 ms later unless QUIC was quicker; the first that is welcomed wins. A home is dead
-//! when a ping stays unanswered, which is noticed long before the transport does. Attempts that fail wait with full
-//! jitter, doubling, so that a thousand phones of one dead supernode do not return in step.
+//! Up to eight supernodes are probed, the nearest two of different owners become homes, and the next is known, cold, for
+//! when one of them dies (DESIGN §4, Nearness). An attempt opens QUIC, and TLS 300 ms later unless QUIC was quicker; the
+//! first that is welcomed wins. A home is dead when a ping stays unanswered, which is noticed long before the transport
+//! does. Who is sent elsewhere by a full or leaving home goes there; that is no failure. Attempts that fail wait with
+//! full jitter, doubling, so that a thousand phones of one dead supernode do not return in step.
+//!
+//! `hosts.rs` knows supernodes, `probe.rs` measures them, `choice.rs` chooses, `seek.rs` fills what is missing, `link.rs`
+//! attaches.
+
+mod choice;
+mod hosts;
+mod link;
+mod probe;
+mod seek;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -18,14 +32,21 @@ use yodel_identity::bulletin::SupernodeEntry;
 use yodel_identity::credential::Credential;
 use yodel_identity::limits::CLOCK_TOLERANCE;
 use yodel_identity::node::{NodeId, OwnerTag};
-use yodel_overlay::attach::{Hello, LinkRole, Ping, Pong, Refuse, RefuseReason, VERSION, Welcome};
-use yodel_wire::frame::{Frame, FrameKind};
-use yodel_wire::machine::{LinkAction, LinkEvent, LinkId, LinkPeer, LinkTarget, Transport};
-use yodel_wire::time::{Instant, Now, UnixTime};
+use yodel_identity::realm::Realm;
+use yodel_overlay::attach::{Ping, RefuseReason};
+use yodel_overlay::card::CardsWanted;
+use yodel_relay::bucket::Bucket;
+use yodel_wire::frame::Frame;
+use yodel_wire::machine::{LinkAction, LinkId, Transport, Write};
+use yodel_wire::time::{Instant, Now};
 
+pub use self::hosts::HOSTS;
+use self::hosts::{Host, Hosts, Probed};
+use self::link::{Attachment, Fallback, Stage};
+use self::probe::Prober;
 use crate::limits::{
-    ATTACH, BACKOFF_FIRST, BACKOFF_MAX, HOMES_WARM, PING_ACTIVE, PING_IDLE, PONG_ACTIVE, PONG_IDLE,
-    RELAY_LINKS_MAX, TLS_AFTER,
+    ATTACH, CARD_WANTED, CREDENTIAL_RENEWAL, HOMES_WARM, LOOKUP_SECOND_WAY, PING_ACTIVE, PING_IDLE,
+    PONG_ACTIVE, PONG_IDLE, PROBE_PATIENCE, PROBE_PAUSE, RELAY_LINKS_MAX,
 };
 
 /// Numbers for links that this phone opens; shared by all parts of the root.
@@ -45,9 +66,16 @@ impl LinkIds {
 pub enum HomesOutput {
     /// Open, write to or close a link.
     Link(LinkId, LinkAction),
+    /// Send this from the one socket.
+    Datagram {
+        /// A supernode.
+        to: SocketAddr,
+        /// A probe.
+        bytes: Vec<u8>,
+    },
     /// Attached: a home, or a relay asked for by [`Homes::want`], is warm.
     Up(NodeId),
-    /// A warm home or relay is gone.
+    /// A warm home or relay is gone, or a relay asked for could not be attached to.
     Down(NodeId),
     /// This phone is seen at another address now.
     Observed(SocketAddr),
@@ -62,7 +90,7 @@ pub enum HomesOutput {
 pub struct Home {
     /// Its node id.
     pub node: NodeId,
-    /// Its credential, by the bulletin.
+    /// Its credential.
     pub credential: Credential,
     /// The address of its UDP socket.
     pub udp: Option<SocketAddr>,
@@ -76,57 +104,38 @@ pub struct Home {
     pub rtt: Duration,
 }
 
+/// A relay that nobody here knows: homes are asked for its card.
 #[derive(Debug)]
-struct Supernode {
-    credential: Credential,
-    owner: Option<OwnerTag>,
-    udp: Vec<SocketAddr>,
-    tcp: Vec<SocketAddr>,
-    failures: u32,
-    not_before: Option<Instant>,
-    order: u64,
+struct Want {
+    since: Instant,
+    asked: Vec<NodeId>,
 }
 
-#[derive(Debug)]
-enum Stage {
-    Opening,
-    Greeted,
-    Warm,
-}
-
-#[derive(Debug)]
-struct Attachment {
-    node: NodeId,
-    transport: Transport,
-    target: SocketAddr,
-    stage: Stage,
-    exporter: [u8; 32],
-    began: Instant,
-    rtt: Duration,
-    ping: Option<(u64, Instant)>,
-    next_ping: Instant,
-    /// Counts up with every home that got warm: the first one carries signalling.
-    seniority: u64,
-    /// What the home's clock said in its welcome, and when that was.
-    clock: Option<(UnixTime, Instant)>,
-}
-
-/// An attempt's next transport: TLS, to the supernode's n-th TCP address.
-#[derive(Debug)]
-struct Fallback {
-    node: NodeId,
-    at: Instant,
-    tcp: usize,
+/// A home that is about to be left for a nearer one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Switch {
+    to: NodeId,
+    from: NodeId,
 }
 
 /// See the module's text.
 pub struct Homes {
     credential: Vec<u8>,
-    supernodes: BTreeMap<NodeId, Supernode>,
+    hosts: Hosts,
     attachments: BTreeMap<LinkId, Attachment>,
     fallbacks: Vec<Fallback>,
     /// Supernodes attached to for a relay session only: not told to callers as homes.
     extras: BTreeSet<NodeId>,
+    wants: BTreeMap<NodeId, Want>,
+    switch: Option<Switch>,
+    prober: Prober,
+    /// When the next round of probes is due.
+    next_round: Option<Instant>,
+    last_round: Option<Instant>,
+    /// When one that answered a probe has waited for those as near.
+    ripe: Option<Instant>,
+    redirects: u32,
+    cards: Option<Bucket>,
     outputs: VecDeque<HomesOutput>,
     rng: ChaCha20Rng,
     active: bool,
@@ -138,17 +147,25 @@ pub struct Homes {
 }
 
 impl Homes {
-    /// Without supernodes: nothing happens before [`set_supernodes`](Self::set_supernodes).
+    /// Without supernodes: nothing happens before some are known.
     pub fn new(credential: Vec<u8>, seed: [u8; 32]) -> Homes {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let mut boot = [0; 16];
         rng.fill_bytes(&mut boot);
         Homes {
             credential,
-            supernodes: BTreeMap::new(),
+            hosts: Hosts::default(),
             attachments: BTreeMap::new(),
             fallbacks: Vec::new(),
             extras: BTreeSet::new(),
+            wants: BTreeMap::new(),
+            switch: None,
+            prober: Prober::default(),
+            next_round: None,
+            last_round: None,
+            ripe: None,
+            redirects: 0,
+            cards: None,
             outputs: VecDeque::new(),
             rng,
             active: false,
@@ -171,49 +188,59 @@ impl Homes {
         }
     }
 
-    fn hello(&self) -> Hello {
-        Hello {
-            credential: self.credential.clone(),
-            role: LinkRole::Device,
-            versions: (VERSION, VERSION),
-            epoch: self.epoch,
-            boot: self.boot,
-        }
+    /// A card that an earlier start kept under this key of [`HOSTS`]. It is verified again.
+    pub fn load_card(&mut self, now: Now, realm: &Realm, key: &[u8], card: &[u8]) {
+        self.hosts.load(now, realm, key, card, &mut self.rng);
     }
 
-    /// Who serves, by the newest bulletin. Homes that it no longer names are left.
-    pub fn set_supernodes(&mut self, now: Now, epoch: u64, entries: &[SupernodeEntry], links: &mut LinkIds) {
-        self.epoch = epoch;
-        let mut next = BTreeMap::new();
-        for entry in entries {
-            let fields = entry.credential.fields();
-            let old = self.supernodes.remove(&fields.node);
-            let (failures, not_before, order) =
-                old.map_or((0, None, self.rng.next_u64()), |old| (old.failures, old.not_before, old.order));
-            next.insert(
-                fields.node,
-                Supernode {
-                    credential: entry.credential.clone(),
-                    owner: entry.credential.owner(),
-                    udp: entry.udp.clone(),
-                    tcp: entry.tcp.clone(),
-                    failures,
-                    not_before,
-                    order,
-                },
-            );
-        }
-        self.supernodes = next;
+    /// What has to be stored: cards that came, and those that are worth nothing any more.
+    pub fn take_writes(&mut self) -> Vec<Write> {
+        self.hosts.take_writes()
+    }
+
+    /// The newest bulletin: whom it names, and whom it revokes. Those who are revoked are left.
+    pub fn set_bulletin(&mut self, now: Now, realm: &Realm, entries: &[SupernodeEntry], links: &mut LinkIds) {
+        self.epoch = realm.epoch();
+        self.hosts.set_bulletin(entries, &self.in_use(), &mut self.rng);
         let gone: Vec<LinkId> = self
             .attachments
             .iter()
-            .filter(|(_, a)| !self.supernodes.contains_key(&a.node))
+            .filter(|(_, attachment)| realm.is_revoked(attachment.node))
             .map(|(link, _)| *link)
             .collect();
         for link in gone {
             self.drop_link(now, link, true);
         }
+        self.hosts.sweep(now.unix, realm, &self.in_use());
+        self.renew_credentials(now);
         self.fill(now, links);
+    }
+
+    /// Homes whose credential, as known here, ends soon are asked for their card.
+    fn renew_credentials(&mut self, now: Now) {
+        let soon = now.unix + CREDENTIAL_RENEWAL;
+        let nodes: Vec<NodeId> = self
+            .attachments
+            .values()
+            .filter(|attachment| matches!(attachment.stage, Stage::Warm))
+            .map(|attachment| attachment.node)
+            .filter(|node| self.hosts.get(*node).is_some_and(|host| host.credential.not_after < soon))
+            .collect();
+        for node in nodes {
+            self.write(node, CardsWanted { nodes: vec![node] }.encode());
+        }
+    }
+
+    fn in_use(&self) -> BTreeSet<NodeId> {
+        let attached = self.attachments.values().map(|attachment| attachment.node);
+        attached.chain(self.fallbacks.iter().map(|fallback| fallback.node)).collect()
+    }
+
+    /// The network changed: what was measured may be wrong.
+    pub fn network_changed(&mut self, now: Now) {
+        if self.last_round.is_some_and(|at| now.mono >= at + PROBE_PATIENCE) {
+            self.next_round = Some(now.mono);
+        }
     }
 
     /// While a call is set up or up, homes are pinged every second.
@@ -234,6 +261,7 @@ impl Homes {
             self.drop_link(now, link, true);
         }
         self.fallbacks.clear();
+        self.wants.clear();
     }
 
     /// Whether this link belongs to a home or an attempt at one.
@@ -243,11 +271,14 @@ impl Homes {
 
     /// The warm homes; the one that carries signalling first.
     pub fn warm(&self) -> Vec<Home> {
-        let mut warm: Vec<&Attachment> =
-            self.attachments.values().filter(|a| matches!(a.stage, Stage::Warm)).collect();
-        warm.retain(|a| !self.extras.contains(&a.node));
+        let mut warm: Vec<&Attachment> = self.homes().filter(|a| matches!(a.stage, Stage::Warm)).collect();
         warm.sort_by_key(|a| a.seniority);
         warm.iter().filter_map(|a| self.describe(a)).collect()
+    }
+
+    /// Attachments, warm or not, that are no relay's alone.
+    fn homes(&self) -> impl Iterator<Item = &Attachment> {
+        self.attachments.values().filter(|attachment| !self.extras.contains(&attachment.node))
     }
 
     /// Whether the clock is off by more than records allow, by the word of every warm home: one home may lie.
@@ -267,11 +298,15 @@ impl Homes {
     }
 
     fn describe(&self, attachment: &Attachment) -> Option<Home> {
-        let supernode = self.supernodes.get(&attachment.node)?;
+        let host = self.hosts.get(attachment.node)?;
+        let udp = match attachment.transport {
+            Transport::Quic => Some(attachment.target),
+            Transport::Tls => host.udp_addr(),
+        };
         Some(Home {
             node: attachment.node,
-            credential: supernode.credential.clone(),
-            udp: supernode.udp.first().copied(),
+            credential: host.credential.clone(),
+            udp,
             addr: attachment.target,
             transport: attachment.transport,
             exporter: attachment.exporter,
@@ -279,44 +314,53 @@ impl Homes {
         })
     }
 
-    /// Attaches to this supernode besides the homes, for a relay session; false when the bulletin does not name it or
-    /// too many are wanted already.
+    /// Attaches to this supernode besides the homes, for a relay session; [`HomesOutput::Up`] or `Down` follows. When
+    /// it is not known here, a home is asked for its card first. False when too many are wanted already.
     pub fn want(&mut self, now: Now, node: NodeId, links: &mut LinkIds) -> bool {
-        if self.is_busy(node) {
+        if self.is_busy(node) || self.wants.contains_key(&node) {
             return true;
         }
-        if !self.supernodes.contains_key(&node) || self.extras.len() >= RELAY_LINKS_MAX {
+        if self.extras.len() + self.wants.len() >= RELAY_LINKS_MAX {
             return false;
         }
-        self.extras.insert(node);
-        self.attempt(now, node, links);
+        if self.hosts.get(node).is_some() {
+            self.extras.insert(node);
+            self.attempt(now, node, links);
+        } else {
+            self.wants.insert(node, Want { since: now.mono, asked: Vec::new() });
+            self.ask_for_card(node);
+        }
         true
+    }
+
+    /// Asks the next warm home for a relay's card.
+    fn ask_for_card(&mut self, node: NodeId) {
+        let homes = self.warm();
+        let Some(want) = self.wants.get_mut(&node) else { return };
+        let Some(home) = homes.iter().find(|home| !want.asked.contains(&home.node)) else { return };
+        want.asked.push(home.node);
+        self.write(home.node, CardsWanted { nodes: vec![node] }.encode());
     }
 
     /// The relay session is over. A home stays; what was attached for the session alone is left.
     pub fn unwant(&mut self, now: Now, node: NodeId, links: &mut LinkIds) {
+        self.wants.remove(&node);
         if self.extras.remove(&node) {
-            let open: Vec<LinkId> =
-                self.attachments.iter().filter(|(_, a)| a.node == node).map(|(link, _)| *link).collect();
-            for link in open {
-                self.drop_link(now, link, true);
-            }
-            self.fallbacks.retain(|f| f.node != node);
+            self.leave(now, node);
             self.fill(now, links);
         }
     }
 
-    /// A supernode that is known but not warm: where to go when both warm homes die.
+    /// A supernode that is known but not warm: where to go when a home dies.
     pub fn cold(&self) -> Option<(NodeId, SocketAddr)> {
-        let mut cold: Vec<(&NodeId, &Supernode)> =
-            self.supernodes.iter().filter(|(node, _)| !self.is_busy(**node)).collect();
-        cold.sort_by_key(|(_, s)| (s.failures, s.order));
-        cold.first().and_then(|(node, s)| s.udp.first().map(|addr| (**node, *addr)))
+        let free: Vec<(NodeId, &Host)> =
+            self.hosts.iter().filter(|(node, host)| !self.is_busy(*node) && !host.has_left()).collect();
+        let node = choice::reserve(&free, &self.owners())?;
+        Some((node, self.hosts.get(node)?.udp_addr()?))
     }
 
-    /// A supernode's key and addresses, for a link to it as relay.
-    pub fn supernode(&self, node: NodeId) -> Option<(&Credential, &[SocketAddr], &[SocketAddr])> {
-        self.supernodes.get(&node).map(|s| (&s.credential, s.udp.as_slice(), s.tcp.as_slice()))
+    fn owners(&self) -> Vec<OwnerTag> {
+        self.homes().filter_map(|a| self.hosts.get(a.node).and_then(|host| host.owner)).collect()
     }
 
     /// Writes a frame to a warm home; false when it is not warm.
@@ -327,141 +371,67 @@ impl Homes {
         true
     }
 
-    /// Something happened on a link that [`owns`](Self::owns) claims.
-    pub fn handle_link(&mut self, now: Now, link: LinkId, event: LinkEvent, links: &mut LinkIds) {
-        match event {
-            LinkEvent::Opened(peer) => self.opened(now, link, &peer),
-            LinkEvent::Frame(frame) => self.frame(now, link, frame),
-            LinkEvent::Closed(_) => {
-                self.drop_link(now, link, false);
+    /// A STUN datagram that is no answer to anybody else. True when it was the answer to a probe.
+    pub fn handle_stun(&mut self, now: Now, from: SocketAddr, bytes: &[u8], links: &mut LinkIds) -> bool {
+        let Some((node, addr, rtt)) = self.prober.handle_stun(now.mono, from, bytes) else { return false };
+        if let Some(host) = self.hosts.get_mut(node) {
+            let shorter = |old: &Probed| old.rtt <= rtt && now.mono.since(old.at) < PROBE_PAUSE;
+            if !host.probed.as_ref().is_some_and(shorter) {
+                host.probed = Some(Probed { rtt, addr, at: now.mono });
             }
+            host.silent = false;
         }
+        self.decided(now, links);
+        self.fill(now, links);
+        true
+    }
+
+    /// What was due by now: probes, fallbacks, pings, pings unanswered, attempts that took too long.
+    pub fn handle_timeout(&mut self, now: Now, realm: &Realm, links: &mut LinkIds) {
+        if self.stopped {
+            return;
+        }
+        self.prober.handle_timeout(now.mono, &mut self.rng);
+        self.decided(now, links);
+        if self.next_round.is_some_and(|at| at <= now.mono) {
+            self.hosts.sweep(now.unix, realm, &self.in_use());
+            self.renew_credentials(now);
+            self.begin_round(now);
+        }
+        self.overdue_wants(now);
+        self.overdue_links(now, links);
+        self.ping_homes(now);
         self.fill(now, links);
     }
 
-    fn opened(&mut self, now: Now, link: LinkId, peer: &LinkPeer) {
-        let hello = self.hello();
-        let Some(attachment) = self.attachments.get_mut(&link) else { return };
-        attachment.stage = Stage::Greeted;
-        attachment.exporter = peer.exporter;
-        attachment.rtt = now.mono.since(attachment.began);
-        self.outputs.push_back(HomesOutput::Link(link, LinkAction::Write(hello.encode())));
-    }
-
-    fn frame(&mut self, now: Now, link: LinkId, frame: Frame) {
-        let Some(attachment) = self.attachments.get_mut(&link) else { return };
-        match (frame.kind, &attachment.stage) {
-            (FrameKind::Welcome, Stage::Greeted) => match Welcome::decode(&frame.body) {
-                Ok(welcome) => self.welcomed(now, link, &welcome),
-                Err(_) => self.drop_link(now, link, true),
-            },
-            (FrameKind::Refuse, Stage::Greeted | Stage::Warm) => self.refused(now, link, &frame),
-            (FrameKind::Goodbye, Stage::Greeted | Stage::Warm) => {
-                let node = attachment.node;
-                self.drop_link(now, link, true);
-                // A home that leaves in order is not asked again at once.
-                if let Some(supernode) = self.supernodes.get_mut(&node) {
-                    supernode.not_before = Some(now.mono + BACKOFF_MAX);
-                }
-                if let Ok(Refuse {
-                    reason: reason @ (RefuseReason::Credential | RefuseReason::Revoked),
-                    ..
-                }) = Refuse::decode(&frame.body)
-                {
-                    self.outputs.push_back(HomesOutput::Refused(reason));
-                }
+    fn overdue_wants(&mut self, now: Now) {
+        let mut lost = Vec::new();
+        let mut unanswered = Vec::new();
+        for (node, want) in &self.wants {
+            let waited = now.mono.since(want.since);
+            if waited >= CARD_WANTED {
+                lost.push(*node);
+            } else if waited >= LOOKUP_SECOND_WAY && want.asked.len() < 2 {
+                unanswered.push(*node);
             }
-            (FrameKind::Ping, Stage::Warm) => {
-                if let Ok(ping) = Ping::decode(&frame.body) {
-                    let pong = Pong { nonce: ping.nonce, observed: attachment.target };
-                    self.outputs.push_back(HomesOutput::Link(link, LinkAction::Write(pong.encode())));
-                }
-            }
-            (FrameKind::Pong, Stage::Warm) => {
-                let Ok(pong) = Pong::decode(&frame.body) else { return };
-                if let Some((nonce, sent)) = attachment.ping
-                    && nonce == pong.nonce
-                {
-                    attachment.ping = None;
-                    attachment.rtt = now.mono.since(sent);
-                }
-                let transport = attachment.transport;
-                self.observe(transport, Some(pong.observed));
-            }
-            (_, Stage::Warm) => {
-                let node = attachment.node;
-                self.outputs.push_back(HomesOutput::Frame(node, frame));
-            }
-            // Nothing counts before the welcome.
-            (_, Stage::Opening | Stage::Greeted) => {}
+        }
+        for node in unanswered {
+            self.ask_for_card(node);
+        }
+        for node in lost {
+            self.wants.remove(&node);
+            self.outputs.push_back(HomesOutput::Down(node));
         }
     }
 
-    fn welcomed(&mut self, now: Now, link: LinkId, welcome: &Welcome) {
-        self.seniority += 1;
-        let idle = self.ping_interval();
-        // The second home is pinged half an interval after the first, so that one of them hears soon.
-        let stagger = if self.warm().is_empty() { idle } else { idle / 2 };
-        let Some(attachment) = self.attachments.get_mut(&link) else { return };
-        let (node, transport) = (attachment.node, attachment.transport);
-        attachment.stage = Stage::Warm;
-        attachment.seniority = self.seniority;
-        attachment.clock = Some((welcome.time, now.mono));
-        attachment.next_ping = now.mono + stagger;
-        if let Some(supernode) = self.supernodes.get_mut(&node) {
-            supernode.failures = 0;
-            supernode.not_before = None;
-        }
-        self.fallbacks.retain(|f| f.node != node);
-        let losers: Vec<LinkId> = self
-            .attachments
-            .iter()
-            .filter(|(other, a)| **other != link && a.node == node)
-            .map(|(other, _)| *other)
-            .collect();
-        for loser in losers {
-            self.attachments.remove(&loser);
-            self.outputs.push_back(HomesOutput::Link(loser, LinkAction::Close));
-        }
-        self.observe(transport, Some(welcome.observed));
-        self.outputs.push_back(HomesOutput::Up(node));
-    }
-
-    fn refused(&mut self, now: Now, link: LinkId, frame: &Frame) {
-        let node = self.attachments.get(&link).map(|a| a.node);
-        self.drop_link(now, link, true);
-        if let (Some(node), Ok(refuse)) = (node, Refuse::decode(&frame.body)) {
-            self.fallbacks.retain(|f| f.node != node);
-            if let Some(supernode) = self.supernodes.get_mut(&node) {
-                let at = now.mono + refuse.come_back.min(BACKOFF_MAX);
-                supernode.not_before = Some(supernode.not_before.map_or(at, |t| t.max(at)));
-            }
-            self.outputs.push_back(HomesOutput::Refused(refuse.reason));
-        }
-    }
-
-    /// Only what a home saw of UDP tells where the one UDP socket is seen.
-    fn observe(&mut self, transport: Transport, observed: Option<SocketAddr>) {
-        if let (Transport::Quic, Some(addr)) = (transport, observed)
-            && self.observed != Some(addr)
-        {
-            self.observed = Some(addr);
-            self.outputs.push_back(HomesOutput::Observed(addr));
-        }
-    }
-
-    /// What was due by now: fallbacks, pings, pings unanswered, attempts that took too long.
-    pub fn handle_timeout(&mut self, now: Now, links: &mut LinkIds) {
-        let due: Vec<Fallback> = {
-            let (due, later) =
-                std::mem::take(&mut self.fallbacks).into_iter().partition(|f| f.at <= now.mono);
-            self.fallbacks = later;
-            due
-        };
+    fn overdue_links(&mut self, now: Now, links: &mut LinkIds) {
+        let (due, later): (Vec<Fallback>, Vec<Fallback>) =
+            std::mem::take(&mut self.fallbacks).into_iter().partition(|f| f.at <= now.mono);
+        self.fallbacks = later;
         for fallback in due {
             self.fall_back(now, &fallback, links);
         }
-        let patience = if self.active { PONG_ACTIVE } else { PONG_IDLE };
+        let patience = self.patience();
         let late: Vec<LinkId> = self
             .attachments
             .iter()
@@ -474,6 +444,9 @@ impl Homes {
         for link in late {
             self.drop_link(now, link, true);
         }
+    }
+
+    fn ping_homes(&mut self, now: Now) {
         let interval = self.ping_interval();
         for (link, attachment) in &mut self.attachments {
             if matches!(attachment.stage, Stage::Warm) && attachment.next_ping <= now.mono {
@@ -486,7 +459,6 @@ impl Homes {
                 }
             }
         }
-        self.fill(now, links);
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
@@ -494,31 +466,46 @@ impl Homes {
         if self.stopped {
             return None;
         }
-        let patience = if self.active { PONG_ACTIVE } else { PONG_IDLE };
+        let patience = self.patience();
         let links = self.attachments.values().map(|a| match a.stage {
             Stage::Opening | Stage::Greeted => a.began + ATTACH,
             Stage::Warm => a.ping.map_or(a.next_ping, |(_, sent)| a.next_ping.min(sent + patience)),
         });
         let fallbacks = self.fallbacks.iter().map(|f| f.at);
-        let returns = (self.wanted() > 0)
-            .then(|| {
-                self.supernodes
-                    .iter()
-                    .filter(|(n, _)| !self.is_busy(**n))
-                    .filter_map(|(_, s)| s.not_before)
-                    .min()
-            })
-            .flatten();
-        links.chain(fallbacks).chain(returns).min()
+        let wants = self
+            .wants
+            .values()
+            .map(|want| want.since + if want.asked.len() < 2 { LOOKUP_SECOND_WAY } else { CARD_WANTED });
+        let fixed = [self.prober.deadline(), self.next_round, self.fill_deadline()];
+        links.chain(fallbacks).chain(wants).chain(fixed.into_iter().flatten()).min()
+    }
+
+    /// When somebody may be chosen that could not be at the last input.
+    fn fill_deadline(&self) -> Option<Instant> {
+        if self.wanted() == 0 {
+            return None;
+        }
+        if self.prober.is_undecided() {
+            return self.ripe;
+        }
+        let free = self.hosts.iter().filter(|(node, host)| !self.is_busy(*node) && !host.has_left());
+        free.filter_map(|(_, host)| host.not_before).min()
     }
 
     /// The next thing to carry out.
     pub fn poll_output(&mut self) -> Option<HomesOutput> {
+        if let Some((to, bytes)) = self.prober.poll_output() {
+            return Some(HomesOutput::Datagram { to, bytes });
+        }
         self.outputs.pop_front()
     }
 
     fn ping_interval(&self) -> Duration {
         if self.active { PING_ACTIVE } else { PING_IDLE }
+    }
+
+    fn patience(&self) -> Duration {
+        if self.active { PONG_ACTIVE } else { PONG_IDLE }
     }
 
     fn is_busy(&self, node: NodeId) -> bool {
@@ -527,121 +514,12 @@ impl Homes {
 
     /// How many more supernodes should be warm or tried.
     fn wanted(&self) -> usize {
-        let mut busy: Vec<NodeId> = self.attachments.values().map(|a| a.node).collect();
-        busy.extend(self.fallbacks.iter().map(|f| f.node));
-        busy.retain(|node| !self.extras.contains(node));
-        busy.sort_unstable();
-        busy.dedup();
+        let mut busy = self.in_use();
+        let nearer = self.switch.map(|switch| switch.to);
+        busy.retain(|node| !self.extras.contains(node) && nearer != Some(*node));
         HOMES_WARM.saturating_sub(busy.len())
     }
-
-    fn fill(&mut self, now: Now, links: &mut LinkIds) {
-        while !self.stopped && self.wanted() > 0 {
-            // A relay that is warm already makes a home at no cost.
-            let ready = self.extras.iter().copied().find(|node| self.attached(*node).is_some());
-            if let Some(node) = ready {
-                self.extras.remove(&node);
-                self.outputs.push_back(HomesOutput::Up(node));
-                continue;
-            }
-            let taken: Vec<OwnerTag> = self
-                .attachments
-                .values()
-                .filter_map(|a| self.supernodes.get(&a.node).and_then(|s| s.owner))
-                .collect();
-            let choice = self
-                .supernodes
-                .iter()
-                .filter(|(node, s)| !self.is_busy(**node) && s.not_before.is_none_or(|t| t <= now.mono))
-                .min_by_key(|(_, s)| (s.owner.is_some_and(|o| taken.contains(&o)), s.failures, s.order))
-                .map(|(node, _)| *node);
-            let Some(node) = choice else { return };
-            self.attempt(now, node, links);
-        }
-    }
-
-    fn attempt(&mut self, now: Now, node: NodeId, links: &mut LinkIds) {
-        let shut = self.udp_seems_shut();
-        let Some(supernode) = self.supernodes.get_mut(&node) else { return };
-        supernode.not_before = None;
-        let (udp, has_tcp) = (supernode.udp.first().copied(), !supernode.tcp.is_empty());
-        let at = if udp.is_some() && !shut { now.mono + TLS_AFTER } else { now.mono };
-        if has_tcp {
-            self.fallbacks.push(Fallback { node, at, tcp: 0 });
-        }
-        match udp {
-            Some(addr) => self.open(now, node, Transport::Quic, addr, links),
-            None if has_tcp => {}
-            None => self.failed(now, node),
-        }
-    }
-
-    /// Whether all that is warm came over TLS: then TLS is tried at once, for a call may wait for a relay.
-    fn udp_seems_shut(&self) -> bool {
-        let mut warm = self.attachments.values().filter(|a| matches!(a.stage, Stage::Warm)).peekable();
-        warm.peek().is_some() && warm.all(|a| a.transport == Transport::Tls)
-    }
-
-    /// Tries TLS beside a QUIC that did not answer yet; and the next port when this one is shut.
-    fn fall_back(&mut self, now: Now, fallback: &Fallback, links: &mut LinkIds) {
-        let node = fallback.node;
-        if self.attachments.values().any(|a| a.node == node && !matches!(a.stage, Stage::Opening)) {
-            return;
-        }
-        let Some(supernode) = self.supernodes.get(&node) else { return };
-        let Some(addr) = supernode.tcp.get(fallback.tcp).copied() else { return };
-        let more = fallback.tcp + 1 < supernode.tcp.len();
-        self.open(now, node, Transport::Tls, addr, links);
-        if more {
-            let at = now.mono + TLS_AFTER * 4;
-            self.fallbacks.push(Fallback { node, at, tcp: fallback.tcp + 1 });
-        }
-    }
-
-    fn open(&mut self, now: Now, node: NodeId, transport: Transport, addr: SocketAddr, links: &mut LinkIds) {
-        let Some(supernode) = self.supernodes.get(&node) else { return };
-        let link = links.draw();
-        let target = LinkTarget { addr, transport, key: Some(supernode.credential.fields().key.0) };
-        self.attachments.insert(
-            link,
-            Attachment {
-                node,
-                transport,
-                target: addr,
-                stage: Stage::Opening,
-                exporter: [0; 32],
-                began: now.mono,
-                rtt: Duration::ZERO,
-                ping: None,
-                next_ping: now.mono,
-                seniority: 0,
-                clock: None,
-            },
-        );
-        self.outputs.push_back(HomesOutput::Link(link, LinkAction::Open(target)));
-    }
-
-    fn drop_link(&mut self, now: Now, link: LinkId, close: bool) {
-        let Some(attachment) = self.attachments.remove(&link) else { return };
-        if close {
-            self.outputs.push_back(HomesOutput::Link(link, LinkAction::Close));
-        }
-        let node = attachment.node;
-        if matches!(attachment.stage, Stage::Warm) {
-            self.outputs.push_back(HomesOutput::Down(node));
-        }
-        if !self.is_busy(node) {
-            self.extras.remove(&node);
-            self.failed(now, node);
-        }
-    }
-
-    fn failed(&mut self, now: Now, node: NodeId) {
-        let draw = self.rng.next_u64();
-        let Some(supernode) = self.supernodes.get_mut(&node) else { return };
-        let longest = BACKOFF_FIRST.saturating_mul(1 << supernode.failures.min(4)).min(BACKOFF_MAX);
-        supernode.failures = supernode.failures.saturating_add(1);
-        let micros = u64::try_from(longest.as_micros()).unwrap_or(u64::MAX).max(1);
-        supernode.not_before = Some(now.mono + Duration::from_micros(draw % micros));
-    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -75,3 +75,42 @@ pub const FAREWELL: Duration = Duration::from_millis(300);
 pub const REFETCH_AFTER: Duration = Duration::from_secs(8);
 /// The login server must say its hello within this, or another address is tried.
 pub const REFETCH_ANSWER: Duration = Duration::from_secs(10);
+
+/// Supernodes whose cards are remembered. Of thousands, these are the way back in when the bulletin's are gone; those
+/// that failed most often go first.
+pub const HOSTS_MAX: usize = 200;
+/// Addresses kept of one supernode, of each kind: those of its card and those of the bulletin.
+pub const HOST_ADDRESSES_MAX: usize = 8;
+/// Cards whose signatures a phone checks per second and at once: what homes hand over at attachment, and no flood.
+pub const CARDS_PER_S: u64 = 1;
+/// See [`CARDS_PER_S`].
+pub const CARDS_BURST: u64 = 100;
+
+/// Supernodes probed in one round (DESIGN §4, Nearness), and addresses of each.
+pub const PROBES_MAX: usize = 8;
+/// See [`PROBES_MAX`].
+pub const PROBE_ADDRESSES: usize = 2;
+/// Who is silent for so long is asked once more.
+pub const PROBE_AGAIN: Duration = Duration::from_millis(200);
+/// A round of probes delays an attachment by no more than this.
+pub const PROBE_DECIDE: Duration = Duration::from_millis(400);
+/// Later answers do not count.
+pub const PROBE_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two rounds for want of a home.
+pub const PROBE_PAUSE: Duration = Duration::from_secs(5);
+/// Between two rounds of a phone that has its homes; up to a quarter more.
+pub const PROBE_EVERY: Duration = Duration::from_secs(10 * 60);
+/// After cards of unknown supernodes came, the next round is no further away than this; up to twice.
+pub const PROBE_NEWS: Duration = Duration::from_secs(30);
+/// Round trips that differ by no more than a quarter and this are the same: scheduling and queues make as much.
+pub const NEAR_ALIKE: Duration = Duration::from_millis(5);
+/// A home is left for another only if that one is nearer by this and by 30 %.
+pub const SWITCH_GAIN: Duration = Duration::from_millis(20);
+
+/// Redirects followed without having attached anywhere since; then the own choice counts again.
+pub const REDIRECTS_MAX: u32 = 4;
+
+/// A home is asked for a relay's card, after [`LOOKUP_SECOND_WAY`] the other; then the relay counts as unreachable.
+pub const CARD_WANTED: Duration = Duration::from_secs(2);
+/// A home's credential that ends so soon is asked for anew.
+pub const CREDENTIAL_RENEWAL: Duration = Duration::from_secs(24 * 60 * 60);

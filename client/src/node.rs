@@ -46,7 +46,7 @@ use crate::command::{
     Command, ContactChange, ContactEvent, Event, Failure, KeptKeys, KeysChange, Online, Reply, RequestId,
 };
 use crate::history::History;
-use crate::homes::{Homes, LinkIds};
+use crate::homes::{HOSTS, Homes, LinkIds};
 use crate::keys::KeptSealing;
 use crate::limits::FAREWELL;
 use crate::lookups::Lookups;
@@ -135,12 +135,15 @@ impl Client {
             installation;
         let mut book = Book::new(aor.clone(), draw());
         let mut sequence = 0;
+        let mut cards = Vec::new();
         for (tree, key, value) in stored {
             if tree == SELF && key == SEQUENCE {
                 sequence = value.as_slice().try_into().map_or(0, u64::from_be_bytes);
             } else if tree == SELF && key == BULLETIN {
                 // A cached bulletin that no longer verifies is as good as none.
                 let _ = realm.accept_bulletin(value, now.unix);
+            } else if tree == HOSTS {
+                cards.push((key, value));
             } else {
                 book.load(tree, key, value);
             }
@@ -158,8 +161,12 @@ impl Client {
             Publisher::new(aor.key(), credential.clone(), signing(), record.clone(), nonce, sequence);
         let identity = identity(&credential, &device_seed, &sealing, &record, nonce, Vec::new());
         let config = Config { role: Role::Phone, allow_loopback };
+        let mut homes = Homes::new(credential.bytes().to_vec(), draw());
+        for (key, card) in cards {
+            homes.load_card(now, &realm, key, card);
+        }
         let mut client = Client {
-            homes: Homes::new(credential.bytes().to_vec(), draw()),
+            homes,
             renewal,
             refetch: Refetch::new(draw()),
             gatherer: Gatherer::new(draw()),
@@ -215,7 +222,7 @@ impl Client {
             return;
         }
         let entries = bulletin.supernodes.clone();
-        self.homes.set_supernodes(now, self.epoch, &entries, &mut self.links);
+        self.homes.set_bulletin(now, &self.realm, &entries, &mut self.links);
     }
 
     fn homes_changed(&mut self, now: Now) {
@@ -392,6 +399,10 @@ impl Client {
             }
         }
         self.homes.set_active(now, !self.calls.list().is_empty());
+        let cards = self.homes.take_writes();
+        if !cards.is_empty() {
+            self.commit(cards, None);
+        }
         let online = self.state();
         if online != self.online {
             self.online = online;
@@ -417,7 +428,9 @@ impl Machine for Client {
         let now = self.trusted(now);
         match DatagramKind::of(datagram) {
             DatagramKind::Stun => {
-                if !self.gatherer.handle_stun(now, from, datagram) {
+                if !self.gatherer.handle_stun(now, from, datagram)
+                    && !self.homes.handle_stun(now, from, datagram, &mut self.links)
+                {
                     self.calls.handle_datagram(now, from, datagram);
                 }
             }
@@ -436,7 +449,7 @@ impl Machine for Client {
     fn handle_link(&mut self, now: Now, link: LinkId, event: LinkEvent) {
         let now = self.trusted(now);
         if self.homes.owns(link) {
-            self.homes.handle_link(now, link, event, &mut self.links);
+            self.homes.handle_link(now, &self.realm, link, event, &mut self.links);
         } else {
             if self.refetch.handle_link(now, link, &event, &mut self.realm)
                 && let Some(bytes) = self.realm.bulletin_bytes().map(<[u8]>::to_vec)
@@ -457,6 +470,7 @@ impl Machine for Client {
             Command::Addresses(addrs) => {
                 self.hosts = addrs;
                 self.gatherer.refresh(now);
+                self.homes.network_changed(now);
                 self.addresses_changed(now);
             }
             Command::LoginServers(addrs) => {
@@ -491,7 +505,7 @@ impl Machine for Client {
 
     fn handle_timeout(&mut self, now: Now) {
         let now = self.trusted(now);
-        self.homes.handle_timeout(now, &mut self.links);
+        self.homes.handle_timeout(now, &self.realm, &mut self.links);
         self.lookups.handle_timeout(now);
         self.publisher.handle_timeout(now);
         self.gatherer.handle_timeout(now);

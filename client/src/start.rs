@@ -11,6 +11,7 @@ use crate::command::{Cause, Failure, KeysChange};
 use crate::config::Config;
 use crate::daemon::Setup;
 use crate::dirs::Dirs;
+use crate::homes::HOSTS;
 use crate::keys::Keys;
 use crate::node::{Client, SELF};
 
@@ -33,7 +34,7 @@ pub fn phone(dirs: &Dirs, config: Config) -> Result<Setup<Client>, Failure> {
         tracing::warn!("the store was repaired: {finding}");
     }
     let mut stored = Vec::new();
-    for tree in [SELF, CONTACTS, REQUESTS] {
+    for tree in [SELF, HOSTS, CONTACTS, REQUESTS] {
         let entries = store.scan(tree).map_err(failed)?;
         stored.extend(entries.into_iter().map(|(key, value)| (tree.to_owned(), key, value)));
     }

@@ -80,6 +80,7 @@ impl Client {
     pub(super) fn homes_said(&mut self, now: Now, output: HomesOutput) {
         match output {
             HomesOutput::Link(link, action) => self.outputs.push_back(Output::Link(link, action)),
+            HomesOutput::Datagram { to, bytes } => self.outputs.push_back(Output::Datagram { to, bytes }),
             HomesOutput::Up(node) => {
                 self.refused = None;
                 let link = self.homes.attached(node).as_ref().map(relay_link);
