@@ -5,4 +5,5 @@ pub mod bench;
 pub mod corpus;
 pub mod demo;
 pub mod lab;
+pub mod ring;
 pub mod sim;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use serde_json::json;
 use yodel_tests::lab::{Lab, LabError, Nat, available, sweep};
+use yodel_tests::ring::{bench, flood, kill, restart};
 
 /// Network namespaces with real kernel NATs, for trying things out.
 #[derive(Parser)]
@@ -42,6 +43,12 @@ enum What {
         #[arg(long, value_delimiter = ',', default_values_t = [0, 50])]
         rtt_ms: Vec<u64>,
     },
+    /// The ring on real sockets: supernodes as processes on this machine's loopback. Each prints one JSON object; exit 1
+    /// when its `ok` is false.
+    Ring {
+        #[command(subcommand)]
+        what: RingWhat,
+    },
     /// Build one and keep it until interrupted.
     Up {
         /// A public host: NAME=ADDRESS.
@@ -58,6 +65,108 @@ enum What {
         #[arg(long, default_value_t = 0)]
         rtt_ms: u64,
     },
+}
+
+#[derive(Subcommand)]
+enum RingWhat {
+    /// What writes and lookups take, and what they cost.
+    Bench {
+        /// Supernodes.
+        #[arg(long, default_value_t = 50)]
+        supernodes: usize,
+        /// Accounts, each with an attached device.
+        #[arg(long, default_value_t = 200)]
+        accounts: usize,
+        /// Lookups.
+        #[arg(long, default_value_t = 2_000)]
+        lookups: usize,
+        /// Writes and lookups under way at once.
+        #[arg(long, default_value_t = 1)]
+        at_once: usize,
+        #[command(flatten)]
+        rules: RingRules,
+    },
+    /// Kill some under writes: what was acknowledged stays readable.
+    Kill {
+        /// Supernodes.
+        #[arg(long, default_value_t = 12)]
+        supernodes: usize,
+        /// Killed in each round.
+        #[arg(long, default_value_t = 3)]
+        kill: usize,
+        /// Rounds.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=100))]
+        rounds: u16,
+        /// Writes a second.
+        #[arg(long, default_value_t = 200)]
+        writes_per_s: u32,
+        /// Accounts that write.
+        #[arg(long, default_value_t = 200)]
+        accounts: usize,
+        #[command(flatten)]
+        rules: RingRules,
+    },
+    /// Junk and forged datagrams at one of them while the others are asked for records.
+    Flood {
+        /// Supernodes.
+        #[arg(long, default_value_t = 5)]
+        supernodes: usize,
+        /// How long.
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=600))]
+        seconds: u64,
+        /// Datagrams a second.
+        #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..=500_000))]
+        rate: u32,
+        /// Lookups a second meanwhile.
+        #[arg(long, default_value_t = 50)]
+        lookups_per_s: u32,
+        #[command(flatten)]
+        rules: RingRules,
+    },
+    /// All restart within a second: how long until they send as little as before.
+    Restart {
+        /// Supernodes.
+        #[arg(long, default_value_t = 20)]
+        supernodes: usize,
+        /// Accounts.
+        #[arg(long, default_value_t = 40)]
+        accounts: usize,
+        #[command(flatten)]
+        rules: RingRules,
+    },
+}
+
+#[derive(clap::Args)]
+struct RingRules {
+    /// For whatever is left to chance.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Nothing but JSON is printed anyway.
+    #[arg(long)]
+    json: bool,
+}
+
+fn ring(what: RingWhat) -> Result<serde_json::Value, LabError> {
+    match what {
+        RingWhat::Bench { supernodes, accounts, lookups, at_once, rules } => {
+            bench::run(bench::Bench { supernodes, accounts, lookups, at_once, seed: rules.seed })
+        }
+        RingWhat::Kill { supernodes, kill, rounds, writes_per_s, accounts, rules } => {
+            let writing = (Duration::from_millis(1_500), Duration::from_secs(4));
+            let (killed, rounds) = (kill, usize::from(rounds));
+            let seed = rules.seed;
+            kill::run(kill::Kill { supernodes, killed, rounds, writes_per_s, accounts, writing, seed })
+        }
+        RingWhat::Flood { supernodes, seconds, rate, lookups_per_s, rules } => {
+            let lasts = Duration::from_secs(seconds);
+            let seed = rules.seed;
+            flood::run(flood::Flood { supernodes, accounts: 40, lasts, rate, lookups_per_s, seed })
+        }
+        RingWhat::Restart { supernodes, accounts, rules } => {
+            let before = Duration::from_secs(10);
+            restart::run(restart::Restart { supernodes, accounts, before, seed: rules.seed })
+        }
+    }
 }
 
 fn pair<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<(String, T), String> {
@@ -77,6 +186,16 @@ fn main() -> ExitCode {
         What::Bench { runs, phones, rtt_ms } => {
             yodel_tests::bench::run(runs, phones, &rtt_ms).map(|measured| println!("{measured}"))
         }
+        What::Ring { what } => match ring(what) {
+            Ok(measured) => {
+                println!("{measured}");
+                if measured["ok"] == false {
+                    return ExitCode::FAILURE;
+                }
+                Ok(())
+            }
+            Err(error) => Err(error),
+        },
         What::Up { host, home, phones, rtt_ms } => up(host, home, phones, Duration::from_millis(rtt_ms)),
     };
     match done {

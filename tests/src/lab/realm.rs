@@ -24,6 +24,8 @@ pub enum Where {
     Space(Space),
     /// Here, on loopback.
     Here,
+    /// Here, and killed when the thread that started it ends, whatever ends it.
+    Tied,
 }
 
 impl Where {
@@ -31,6 +33,11 @@ impl Where {
         match self {
             Where::Space(space) => space.command(program),
             Where::Here => Command::new(program),
+            Where::Tied => {
+                let mut command = Command::new("setpriv");
+                command.args(["--pdeathsig", "KILL", "--", program]);
+                command
+            }
         }
     }
 }
@@ -190,12 +197,30 @@ impl Realm {
     /// # Errors
     /// It did not get ready.
     pub fn run_supernode(&mut self, number: usize) -> Result<(), LabError> {
+        self.begin_supernode(number)?;
+        self.supernode_ready(number)
+    }
+
+    /// Starts a supernode, and does not wait for it.
+    ///
+    /// # Errors
+    /// It could not be started.
+    pub fn begin_supernode(&mut self, number: usize) -> Result<(), LabError> {
         let supernode = &mut self.supernodes[number];
         let mut command = supernode.place.command(&program("yodel-supernode")?);
         command.args(["run", "--json", "--dir"]).arg(&supernode.dir);
-        let mut process = Process::start(self.clock, command)?;
-        ready(&mut process, "yodel-supernode")?;
-        supernode.process = Some(process);
+        supernode.process = Some(Process::start(self.clock, command)?);
+        Ok(())
+    }
+
+    /// Waits until a supernode that was started is ready.
+    ///
+    /// # Errors
+    /// It did not get ready.
+    pub fn supernode_ready(&mut self, number: usize) -> Result<(), LabError> {
+        if let Some(process) = &mut self.supernodes[number].process {
+            ready(process, "yodel-supernode")?;
+        }
         let status = self.supernode_status(number)?;
         self.supernodes[number].node = status["node"].as_str().unwrap_or_default().to_owned();
         Ok(())

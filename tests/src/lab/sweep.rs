@@ -61,7 +61,7 @@ fn is_stale(name: &str) -> bool {
 
 /// When a process started, in the kernel's ticks: field 22 of its stat line, counted behind the command's name, which
 /// may hold anything.
-fn started(pid: u32) -> Option<u64> {
+pub(crate) fn started(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_whitespace().nth(19)?.parse().ok()

@@ -1,6 +1,7 @@
 //! Who is who in a simulated realm, made with the very identity crate: what a login server would have signed.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use yodel_identity::account::{AccountCertificate, AccountCertificateFields, AccountRecord};
@@ -11,8 +12,9 @@ use yodel_identity::limits::{
     ACCOUNT_CERTIFICATE_LIFE, BULLETIN_SUPERNODES_MAX, DEVICE_CREDENTIAL_LIFE, SUPERNODE_CREDENTIAL_LIFE,
 };
 use yodel_identity::name::{AccountName, Aor, RealmName};
-use yodel_identity::node::{NodeId, OwnerTag};
+use yodel_identity::node::{NodeId, OwnerTag, parse_hex};
 use yodel_identity::realm::{IssuerKey, Realm, RootStatement, RootStatementFields};
+use yodel_login_server::keys::{Layout, ServerKeys};
 use yodel_supernode::keys::{KeptSealing, NodeKeys};
 use yodel_wire::time::UnixTime;
 
@@ -84,6 +86,24 @@ impl Issuer {
             root,
             issuer,
             statement,
+            supernodes: Vec::new(),
+            revoked: RevokedSet::new(),
+            epoch: 0,
+        }
+    }
+
+    /// The issuer of a real realm, whose login server has its files in `dir`: signs at once what a sign-in would take
+    /// a second of Argon2 for.
+    pub fn opened(dir: &Path) -> Issuer {
+        let layout = Layout::new(dir);
+        let keys = ServerKeys::load(&layout).unwrap();
+        let root = std::fs::read_to_string(layout.root_key()).unwrap();
+        Issuer {
+            name: keys.realm,
+            secret: *keys.realm_secret,
+            root: SigningKey::from_seed(parse_hex(root.trim()).unwrap()),
+            issuer: keys.issuer,
+            statement: keys.statement,
             supernodes: Vec::new(),
             revoked: RevokedSet::new(),
             epoch: 0,
