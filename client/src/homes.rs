@@ -134,8 +134,6 @@ pub struct Homes {
     last_round: Option<Instant>,
     /// When one that answered a probe has waited for those as near.
     ripe: Option<Instant>,
-    /// A home died: who else did?
-    alarmed: bool,
     redirects: u32,
     cards: Option<Bucket>,
     outputs: VecDeque<HomesOutput>,
@@ -166,7 +164,6 @@ impl Homes {
             next_round: None,
             last_round: None,
             ripe: None,
-            alarmed: false,
             redirects: 0,
             cards: None,
             outputs: VecDeque::new(),

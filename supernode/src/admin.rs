@@ -5,12 +5,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use yodel_identity::node::NodeId;
 use yodel_net::admin;
+use yodel_overlay::ring::Report;
+use yodel_overlay::verify::LookupResult;
 
 use crate::limits::DRAIN_MAX;
-use crate::node::{Command, Status};
+use crate::node::{Command, MemberSeen, Status};
 
-/// What can be asked. The answer to each is the status, when it was done.
+/// What can be asked. The answer is the status, when it was done, unless something else was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdminRequest {
     /// How things stand.
@@ -19,6 +22,10 @@ pub enum AdminRequest {
     Drain(Duration),
     /// Serve everybody again.
     Undrain,
+    /// Who is in the ring.
+    Members,
+    /// Look this key up as a device's home does, past the cache.
+    Lookup([u8; 16]),
 }
 
 impl AdminRequest {
@@ -30,6 +37,10 @@ impl AdminRequest {
                 json!({ "v": 1, "request": "drain", "within_ms": within_ms })
             }
             AdminRequest::Undrain => json!({ "v": 1, "request": "undrain" }),
+            AdminRequest::Members => json!({ "v": 1, "request": "members" }),
+            AdminRequest::Lookup(key) => {
+                json!({ "v": 1, "request": "lookup", "key": NodeId(key).to_string() })
+            }
         }
         .to_string()
     }
@@ -44,18 +55,80 @@ impl AdminRequest {
                 Some(AdminRequest::Drain(Duration::from_millis(within_ms).min(DRAIN_MAX)))
             }
             "undrain" => Some(AdminRequest::Undrain),
+            "members" => Some(AdminRequest::Members),
+            "lookup" => {
+                // A key is written like a node id: 32 hexadecimal digits.
+                let key: NodeId = request.get("key")?.as_str()?.parse().ok()?;
+                Some(AdminRequest::Lookup(key.0))
+            }
             _ => None,
         }
     }
 
-    /// What has to be done before the status is told.
-    pub(crate) fn command(self) -> Option<Command> {
+    /// What the machine is told, the last of which brings the answer with this number.
+    pub(crate) fn commands(self, id: u64) -> Vec<Command> {
         match self {
-            AdminRequest::Status => None,
-            AdminRequest::Drain(within) => Some(Command::Drain { within }),
-            AdminRequest::Undrain => Some(Command::Undrain),
+            AdminRequest::Status => vec![Command::Status { id }],
+            AdminRequest::Drain(within) => vec![Command::Drain { within }, Command::Status { id }],
+            AdminRequest::Undrain => vec![Command::Undrain, Command::Status { id }],
+            AdminRequest::Members => vec![Command::Members { id }],
+            AdminRequest::Lookup(key) => vec![Command::Lookup { id, key, past_cache: true }],
         }
     }
+}
+
+/// What `overlay show --json` prints.
+pub fn members_json(members: &[MemberSeen]) -> Value {
+    let members: Vec<Value> = members
+        .iter()
+        .map(|member| {
+            json!({
+                "node": member.node.to_string(),
+                "state": member.health.name(),
+                "incarnation": member.incarnation,
+                "udp": member.udp.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "rtt_ms": member.rtt.map(millis),
+            })
+        })
+        .collect();
+    json!({ "v": 1, "members": members })
+}
+
+/// What `overlay lookup --json` prints.
+pub fn lookup_json(result: &LookupResult, report: &Report) -> Value {
+    let mut answer = json!({
+        "v": 1,
+        "first_ms": report.first.map(millis),
+        "settled_ms": report.settled.map(millis),
+        "holders_asked": report.asked,
+        "datagrams": report.datagrams,
+        "bytes": report.bytes,
+    });
+    match result {
+        LookupResult::Found { account, entries, settled: _ } => {
+            answer["found"] = json!("account");
+            answer["version"] = json!(account.version);
+            answer["devices"] = json!(account.devices.len());
+            answer["live"] = entries
+                .iter()
+                .map(|entry| {
+                    json!({
+                        "device": entry.device.to_string(),
+                        "sequence": entry.sequence,
+                        "expires": entry.expires.as_secs(),
+                        "homes": entry.homes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                    })
+                })
+                .collect();
+        }
+        LookupResult::NoSuchAccount => answer["found"] = json!("none"),
+        LookupResult::Unreachable => answer["found"] = json!("unreachable"),
+    }
+    answer
+}
+
+fn millis(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// Asks a running supernode. `Ok(None)` when none is running.
@@ -80,6 +153,8 @@ pub fn status_json(status: &Status, udp: &[String], tcp: &[String]) -> Value {
         "draining": status.draining,
         "epoch": status.epoch,
         "login_server": status.login_server,
+        "dead": status.dead,
+        "agreements": status.agreements,
         "udp": udp,
         "tcp": tcp,
         "counters": {
@@ -106,8 +181,13 @@ mod tests {
 
     #[test]
     fn requests_are_read_as_they_are_written() {
-        let requests =
-            [AdminRequest::Status, AdminRequest::Drain(Duration::from_millis(1_500)), AdminRequest::Undrain];
+        let requests = [
+            AdminRequest::Status,
+            AdminRequest::Drain(Duration::from_millis(1_500)),
+            AdminRequest::Undrain,
+            AdminRequest::Members,
+            AdminRequest::Lookup([7; 16]),
+        ];
         for request in requests {
             assert_eq!(AdminRequest::parse(request.line().as_bytes()), Some(request));
         }
@@ -116,7 +196,9 @@ mod tests {
             Some(AdminRequest::Drain(DRAIN_MAX)),
             "a deadline beyond all clocks"
         );
-        for bad in ["", "{}", r#"{"request":"drain"}"#, r#"{"request":"fly"}"#] {
+        for bad in
+            ["", "{}", r#"{"request":"drain"}"#, r#"{"request":"fly"}"#, r#"{"request":"lookup","key":"x"}"#]
+        {
             assert_eq!(AdminRequest::parse(bad.as_bytes()), None, "{bad}");
         }
     }

@@ -3,6 +3,7 @@
 //! Who is sent elsewhere must cost next to nothing, for it happens when half of the realm comes at once: no signature is
 //! checked, nothing is remembered. Each is sent to another member, drawn at random, and comes back at a time of its own.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rand_core::RngCore;
@@ -19,18 +20,28 @@ use crate::node::Supernode;
 
 impl Supernode {
     /// Encoded cards of this many live members other than this one, drawn at random.
-    fn some_cards(&self, _count: usize) -> Vec<Vec<u8>> {
-        Vec::new()
+    fn some_cards(&mut self, count: usize) -> Vec<Vec<u8>> {
+        let mut nodes = BTreeSet::new();
+        // In a small realm the same are drawn again and again.
+        for _ in 0..count * 2 {
+            if nodes.len() < count {
+                nodes.extend(self.ring.random_member());
+            }
+        }
+        nodes.into_iter().filter_map(|node| self.card_of(node)).collect()
     }
 
     /// The encoded card of a member, if it is known.
-    fn card_of(&self, _node: NodeId) -> Option<Vec<u8>> {
-        None
+    fn card_of(&self, node: NodeId) -> Option<Vec<u8>> {
+        let membership = self.ring.membership();
+        let slot = membership.slot_of(node)?;
+        membership.directory().card(slot).map(|card| card.encode())
     }
 
     /// A device attached: some members that it may need when this one is gone.
     pub(crate) fn send_cards(&mut self, id: LinkId) {
-        for frame in cards_frames(&self.some_cards(CARDS_AT_ATTACH)) {
+        let cards = self.some_cards(CARDS_AT_ATTACH);
+        for frame in cards_frames(&cards) {
             self.write(id, frame);
         }
     }
@@ -82,11 +93,7 @@ impl Supernode {
 
     /// "Not here": where to go, and when to come back.
     pub(crate) fn elsewhere(&mut self, reason: RefuseReason) -> Refuse {
-        let live = self.ring.live();
-        let draw = self.rng.next_u32() as usize;
-        let start = draw.checked_rem(live.len()).unwrap_or(0);
-        let redirect = live.iter().cycle().skip(start).take(live.len()).map(|member| member.node);
-        let redirect = { redirect }.find(|node| *node != self.me);
+        let redirect = self.ring.random_member();
         let jitter = u64::from(self.rng.next_u32()) % COME_BACK.as_secs().max(1);
         Refuse {
             reason,

@@ -84,6 +84,7 @@ impl Supernode {
             version,
             clients: self.devices.len() as u64,
             boot: self.boot,
+            announcement: None,
         };
         match (hello.role, &credential.subject) {
             (LinkRole::Device, Subject::Device { .. }) => {
@@ -164,6 +165,17 @@ impl Supernode {
             return;
         }
         device.pages_of = set;
+        let pages: Vec<Vec<u8>> = self.pages.pages.values().take(PAGES_AT_ONCE).cloned().collect();
+        for page in pages {
+            self.write(id, Frame::new(FrameKind::RevokedPage, page));
+        }
+    }
+
+    /// Hands a member the pages that it lacks: it has no link to the login server, or would ask there.
+    pub(crate) fn send_pages_to_member(&mut self, id: LinkId, set: Option<[u8; 32]>) {
+        if set != Some(self.pages.set) {
+            return;
+        }
         let pages: Vec<Vec<u8>> = self.pages.pages.values().take(PAGES_AT_ONCE).cloned().collect();
         for page in pages {
             self.write(id, Frame::new(FrameKind::RevokedPage, page));

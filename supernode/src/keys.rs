@@ -130,6 +130,11 @@ impl NodeKeys {
         Ok(NodeKeys { signing, realm, pin, statement, credential, sealing, pending })
     }
 
+    /// The sealing keys, the newest first.
+    pub fn sealing_keys(&self) -> Vec<SealingKey> {
+        self.sealing.iter().map(|kept| kept.key.clone()).collect()
+    }
+
     /// A new credential for the pending sealing key came; what is old enough is wiped.
     pub fn renewed(&mut self, credential: Credential, now: UnixTime) {
         let Some(pending) = self.pending.take() else { return };

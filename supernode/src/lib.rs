@@ -4,6 +4,7 @@
 //! * [`node`]: the root machine [`node::Supernode`], which routes to its parts.
 //! * `home`: devices attached here, and every link's first frames.
 //! * `elsewhere`: what devices learn of other members, and who is sent there. `drain`: everybody is.
+//! * `join`: how it comes into the ring.
 //! * `peers`: links to the other members.
 //! * `login`: the link to the login server: bulletins, readiness, renewal.
 //! * `errand`: what devices ask of the login server through here.
@@ -21,6 +22,7 @@ mod elsewhere;
 pub mod enrol;
 mod errand;
 mod home;
+mod join;
 pub mod keys;
 pub mod limits;
 mod login;

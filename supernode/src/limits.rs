@@ -68,19 +68,52 @@ pub const DRAIN_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How often draining tells some.
 pub const DRAIN_STEP: Duration = Duration::from_millis(100);
 
-/// How often members are pinged: a killed one is found out long before QUIC does.
+/// How often a member's link is pinged while it is used: a killed member is found out long before QUIC does.
 pub const MEMBER_PING: Duration = Duration::from_secs(1);
+
+/// How often it is pinged while it is not.
+pub const MEMBER_PING_IDLE: Duration = Duration::from_secs(15);
+
+/// A link is in use so long after it was written to.
+pub const MEMBER_ACTIVE: Duration = Duration::from_secs(10);
+
+/// A link that nobody wrote to for so long is closed.
+pub const MEMBER_IDLE: Duration = Duration::from_secs(120);
 
 /// A member that does not answer a ping for so long has no link.
 pub const MEMBER_SILENT: Duration = Duration::from_secs(3);
 
-/// A member that is being dialled and has not welcomed us for so long is dialled anew.
+/// A member that is being dialled and has not welcomed us for so long is not there.
 pub const MEMBER_DIAL: Duration = Duration::from_secs(4);
 
-/// Pause after the first failed dial of a member; doubles to [`MEMBER_BACKOFF_MAX`]. The dead are tried for ever.
-pub const MEMBER_BACKOFF: Duration = Duration::from_millis(500);
-/// See [`MEMBER_BACKOFF`].
-pub const MEMBER_BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How long one that stops takes to hand its records over; whoever stops it waits a second longer.
+pub const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long one that left stays to tell it.
+pub const FAREWELL: Duration = Duration::from_millis(300);
+
+/// Links with one member: both may open one at the same time. The oldest is closed first.
+pub const LINKS_PER_MEMBER: usize = 3;
+
+/// Members linked with at once; what is for further ones goes back.
+pub const MEMBER_LINKS_MAX: usize = 1_024;
+
+/// Frames that wait for one link to open; further ones go back.
+pub const MEMBER_WAITING_MAX: usize = 64;
+
+/// Pause after the first try to link with members that the bulletin names and the table lacks; doubles to
+/// [`JOIN_EVERY_MAX`].
+pub const JOIN_EVERY: Duration = Duration::from_millis(500);
+/// See [`JOIN_EVERY`].
+pub const JOIN_EVERY_MAX: Duration = Duration::from_secs(10);
+
+/// How often a newer bulletin is fetched from a member: one that only says so shall not keep us busy.
+pub const BEHIND_EVERY: Duration = Duration::from_secs(2);
+
+/// How often changed cards are stored, and how many at once.
+pub const STORE_MEMBERS_EVERY: Duration = Duration::from_secs(30);
+/// See [`STORE_MEMBERS_EVERY`].
+pub const MEMBERS_STORED_AT_ONCE: usize = 512;
 
 /// Pause after the first failed link to the login server, doubling to [`LOGIN_BACKOFF_MAX`], with full jitter.
 pub const LOGIN_BACKOFF: Duration = Duration::from_secs(1);

@@ -50,8 +50,8 @@ impl Supernode {
             return;
         }
         let attempt = self.login.attempts;
-        self.login.next_open = now.mono + LOGIN_BACKOFF;
         let Some((addr, key)) = self.login_target(attempt) else { return };
+        self.login.next_open = now.mono + LOGIN_BACKOFF;
         self.login.attempts = attempt.wrapping_add(1);
         let id = self.draw_link();
         self.login.link = Some(id);
@@ -210,7 +210,8 @@ impl Supernode {
         if !ours {
             return;
         }
-        self.keys.renewed(credential, now.unix);
+        self.keys.renewed(credential.clone(), now.unix);
+        self.ring.renew(now, credential, &self.keys.sealing_keys());
         self.store_keys();
         self.echo_identity();
         self.counters.renewals += 1;

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::error::{ContextKind, ContextValue};
 use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde_json::{Value, json};
-use yodel_net::console::{Console, color_wanted, later};
+use yodel_identity::name::Aor;
+use yodel_net::console::{Console, color_wanted};
 use yodel_net::logging::{self, LogFormat};
 use yodel_net::{Exit, span};
 use yodel_supernode::admin::{self, AdminRequest};
@@ -36,9 +36,6 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not running, 4 not made yet, expi
 9 not the realm of the invitation, 11 refused.";
 
 const PROGRAM: &str = "yodel-supernode";
-
-/// What the contract names and a later version brings.
-const LATER: [&str; 1] = ["overlay"];
 
 /// How often a waiting `drain` looks.
 const LOOK: Duration = Duration::from_millis(200);
@@ -116,6 +113,15 @@ enum Command {
     Check,
     /// Whether it serves: exit 0 when it does and sees the realm.
     Health,
+    /// The ring as this supernode sees it.
+    #[command(after_long_help = "Examples:\n  \
+        yodel-supernode overlay show --dir D\n  \
+        yodel-supernode overlay lookup bob@example.net --dir D --json\n  \
+        yodel-supernode overlay export --format dot --dir D | dot -Tsvg > ring.svg")]
+    Overlay {
+        #[command(subcommand)]
+        what: OverlayCommand,
+    },
     /// The configuration.
     Config {
         #[command(subcommand)]
@@ -128,6 +134,23 @@ enum Command {
     },
     /// Prints the manual page.
     Man,
+}
+
+#[derive(Subcommand)]
+enum OverlayCommand {
+    /// Lists the members.
+    Show,
+    /// Looks an account up as a device's home does, past the cache, and tells what it took.
+    Lookup {
+        /// Such as bob@example.net.
+        aor: Aor,
+    },
+    /// Prints the members for other programs.
+    Export {
+        /// dot for Graphviz, or json.
+        #[arg(long, value_parser = ["dot", "json"])]
+        format: String,
+    },
 }
 
 #[derive(Subcommand)]
@@ -149,15 +172,7 @@ fn main() -> ExitCode {
     let parsed = Cli::command().color(color).try_get_matches();
     let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
-        Err(error) => {
-            if let Some(ContextValue::String(command)) = error.get(ContextKind::InvalidSubcommand)
-                && let Some(failure) = later(command, &LATER)
-            {
-                Console::default().complain(PROGRAM, failure.exit, &failure.to_string());
-                return failure.exit.into();
-            }
-            error.exit()
-        }
+        Err(error) => error.exit(),
     };
     let verbosity = if cli.rules.quiet { -1 } else { i8::try_from(cli.rules.verbose).unwrap_or(3) };
     // A server tells what a user would notice; the short commands only what goes wrong.
@@ -248,6 +263,7 @@ fn execute(cli: &Cli) -> Result<Exit, RunError> {
             })?;
             Ok(if ok { Exit::Done } else { Exit::Failed })
         }
+        Command::Overlay { what } => overlay(rules, &folder, what, timeout),
         Command::Config { what } => config(rules, &folder, what),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -262,6 +278,75 @@ fn execute(cli: &Cli) -> Result<Exit, RunError> {
             document(rules, "roff", &String::from_utf8_lossy(&roff))
         }
     }
+}
+
+fn overlay(
+    rules: &Rules,
+    folder: &Folder,
+    what: &OverlayCommand,
+    timeout: Duration,
+) -> Result<Exit, RunError> {
+    match what {
+        OverlayCommand::Show => {
+            let shown = ask(folder, AdminRequest::Members, timeout)?;
+            report(rules, &shown, |out| {
+                for member in shown["members"].as_array().into_iter().flatten() {
+                    let (node, state) = (text(&member["node"]), text(&member["state"]));
+                    let rtt = member["rtt_ms"].as_f64().map_or(String::new(), |rtt| format!("{rtt:.1} ms"));
+                    writeln!(out, "{node}  {state:<8} {:<24} {rtt}", text(&member["udp"][0]))?;
+                }
+                Ok(())
+            })?;
+            Ok(Exit::Done)
+        }
+        OverlayCommand::Lookup { aor } => {
+            let found = ask(folder, AdminRequest::Lookup(aor.key()), timeout)?;
+            let keys = [
+                "found",
+                "version",
+                "devices",
+                "first_ms",
+                "settled_ms",
+                "holders_asked",
+                "datagrams",
+                "bytes",
+            ];
+            report_fields(rules, &found, &keys)?;
+            Ok(match found["found"].as_str() {
+                Some("account") => Exit::Done,
+                Some("none") => Exit::NoSuchUser,
+                _ => Exit::NoAnswer,
+            })
+        }
+        OverlayCommand::Export { format } => {
+            let shown = ask(folder, AdminRequest::Members, timeout)?;
+            let text = if format == "dot" { dot(&shown) } else { format!("{shown}\n") };
+            document(rules, format, &text)
+        }
+    }
+}
+
+/// The members as a graph: one ring by node id, coloured by state.
+fn dot(shown: &Value) -> String {
+    let members: Vec<&Value> = shown["members"].as_array().into_iter().flatten().collect();
+    let mut out =
+        String::from("graph ring {\n  layout=circo;\n  node [shape=circle, style=filled, fontsize=9];\n");
+    for member in &members {
+        let color = match member["state"].as_str() {
+            Some("alive") => "palegreen",
+            Some("standby") => "lightblue",
+            Some("suspect") => "gold",
+            _ => "lightgray",
+        };
+        let node = text(&member["node"]);
+        let short: String = node.chars().take(8).collect();
+        out.push_str(&format!("  \"{node}\" [label=\"{short}\", fillcolor={color}];\n"));
+    }
+    for (one, next) in members.iter().zip(members.iter().cycle().skip(1)) {
+        out.push_str(&format!("  \"{}\" -- \"{}\";\n", text(&one["node"]), text(&next["node"])));
+    }
+    out.push_str("}\n");
+    out
 }
 
 fn config(rules: &Rules, folder: &Folder, what: &ConfigCommand) -> Result<Exit, RunError> {

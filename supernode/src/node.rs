@@ -10,6 +10,7 @@
 //! `errand.rs` carries what devices ask of it, `route.rs` carries
 //! SIP, `echo.rs` answers `echo`; records are the ring's (`yodel-overlay`), sessions the relay's (`yodel-relay`).
 
+mod interface;
 mod links;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -19,190 +20,40 @@ use std::time::Duration;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 use yodel_identity::bulletin::RevokedPage;
+use yodel_identity::keys::SigningKey;
 use yodel_identity::limits::BULLETIN_SUPERNODES_MAX;
 use yodel_identity::node::NodeId;
 use yodel_identity::realm::Realm;
 use yodel_overlay::attach::RefuseReason;
+use yodel_overlay::card::CardError;
+use yodel_overlay::card::Service;
+use yodel_overlay::directory::Directory;
+use yodel_overlay::membership::Own;
 use yodel_overlay::ring::{From as RingPeer, Ring, RingOutput};
-use yodel_relay::server::{RelayOutput, Server as Relay, ServerConfig};
+use yodel_relay::server::{RelayOutput, Server as Relay};
 use yodel_wire::first_byte::DatagramKind;
 use yodel_wire::frame::{Frame, FrameKind};
 use yodel_wire::machine::{CommitResult, LinkAction, LinkEvent, LinkId, Machine, Output, Ticket, Write};
 use yodel_wire::time::{Instant, Now};
-use zeroize::Zeroizing;
 
+pub use self::interface::{
+    BULLETIN_KEY, Command, Config, Counters, Event, INCARNATION_KEY, KnownMembers, MEMBERS, MemberSeen,
+    REALM, RECORDS, SharedMembers, Status, Stored,
+};
 pub(crate) use self::links::{Link, Role};
 use crate::drain::Drain;
 use crate::echo::{Echo, LOCAL};
 use crate::errand::Errands;
 use crate::home::{Device, Pages};
+use crate::join::Join;
 use crate::keys::NodeKeys;
-use crate::limits::CLIENTS_MAX;
+use crate::limits::{FAREWELL, LEAVE_WITHIN};
 use crate::login::Login;
 use crate::peers::Peer;
 use crate::route::Router;
 
-/// Tree of the store that holds records, by key.
-pub const RECORDS: &str = "records";
-/// Tree of the store that holds the newest bulletin, under [`BULLETIN_KEY`].
-pub const REALM: &str = "realm";
-/// Key of the newest bulletin in [`REALM`].
-pub const BULLETIN_KEY: &[u8] = b"bulletin";
-
 /// How often links and routes are looked through for what is overdue.
 const SWEEP: Duration = Duration::from_millis(500);
-
-/// Settings that do not change while running.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// Where others reach this supernode over UDP, as the bulletin shall say.
-    pub advertise_udp: Vec<SocketAddr>,
-    /// Where others reach it over TCP.
-    pub advertise_tcp: Vec<SocketAddr>,
-    /// Devices attached at once.
-    pub clients_max: usize,
-    /// What is relayed.
-    pub relay: ServerConfig,
-    /// Loopback addresses may be candidates: a realm that lives on one machine.
-    pub allow_loopback: bool,
-}
-
-impl Config {
-    /// The defaults of `limits.rs`.
-    pub fn new(advertise_udp: Vec<SocketAddr>, advertise_tcp: Vec<SocketAddr>) -> Config {
-        let allow_loopback = !advertise_udp.is_empty() && advertise_udp.iter().all(|a| a.ip().is_loopback());
-        Config {
-            advertise_udp,
-            advertise_tcp,
-            clients_max: CLIENTS_MAX,
-            relay: ServerConfig::default(),
-            allow_loopback,
-        }
-    }
-}
-
-/// What an earlier run stored.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stored {
-    /// The newest bulletin.
-    pub bulletin: Option<Vec<u8>>,
-    /// Records by key.
-    pub records: Vec<(Vec<u8>, Vec<u8>)>,
-}
-
-/// What the driver and operators ask.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// Where the login server answers now.
-    LoginServers(Vec<SocketAddr>),
-    /// What [`Event::StoreKeys`] asked for was done.
-    KeysStored,
-    /// Tell how things stand; [`Event::Status`] follows with the same number.
-    Status {
-        /// Comes back with the answer.
-        id: u64,
-    },
-    /// Relay as much as this from now on.
-    Relay(ServerConfig),
-    /// Send newcomers elsewhere from now on, and those who are attached within this time.
-    Drain {
-        /// When the last one is told; who has no relayed call is told before.
-        within: Duration,
-    },
-    /// Serve everybody again.
-    Undrain,
-    /// Leave in order; [`Event::Stopped`] follows at once.
-    Stop,
-}
-
-/// What the driver and operators learn.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A bulletin that names this supernode is held: it serves.
-    Ready {
-        /// This supernode.
-        node: NodeId,
-    },
-    /// Write the key file, then answer with [`Command::KeysStored`].
-    StoreKeys(Zeroizing<Vec<u8>>),
-    /// How things stand.
-    Status {
-        /// As asked.
-        id: u64,
-        /// The answer.
-        status: Status,
-    },
-    /// The login server's clock and ours differ by more than records allow.
-    ClockOff {
-        /// By how much.
-        by: Duration,
-    },
-    /// This supernode's credential was revoked: nobody links with it any more.
-    Revoked,
-    /// A link to the login server came up, or ended.
-    LoginServer {
-        /// Which of the two.
-        up: bool,
-    },
-    /// Records cannot be stored: the disk is full or broken.
-    NotStored,
-    /// Everything is said; the driver may end.
-    Stopped,
-}
-
-/// How things stand.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
-    /// This supernode.
-    pub node: NodeId,
-    /// Members that count now, this one among them.
-    pub members: usize,
-    /// Attached devices.
-    pub clients: usize,
-    /// Accounts whose records are kept here.
-    pub records: usize,
-    /// Relay sessions with both ends.
-    pub relays: usize,
-    /// Whether newcomers are sent elsewhere.
-    pub draining: bool,
-    /// Epoch of the newest bulletin.
-    pub epoch: u64,
-    /// Whether the link to the login server is up.
-    pub login_server: bool,
-    /// Counters since the start.
-    pub counters: Counters,
-}
-
-/// Plain counters since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Devices attached.
-    pub attached: u64,
-    /// Links refused: credential, revoked.
-    pub refused: u64,
-    /// Links sent elsewhere: full, draining, too many at once.
-    pub sent_away: u64,
-    /// Links closed because a peer broke the protocol.
-    pub protocol_errors: u64,
-    /// Frames dropped because a device sent too many.
-    pub frames_dropped: u64,
-    /// SIP messages handed to devices here.
-    pub sip_delivered: u64,
-    /// SIP messages handed to other homes.
-    pub sip_forwarded: u64,
-    /// SIP messages sent back.
-    pub sip_returned: u64,
-    /// INVITEs refused because their sender sent too many.
-    pub sip_limited: u64,
-    /// Binding requests answered.
-    pub stun_answers: u64,
-    /// Datagrams that were nobody's.
-    pub datagrams_stray: u64,
-    /// Own credentials renewed.
-    pub renewals: u64,
-    /// Bulletins taken in.
-    pub bulletins: u64,
-}
 
 /// See the module's text.
 pub struct Supernode {
@@ -225,6 +76,7 @@ pub struct Supernode {
     /// Errands begun, so that they try the login server's addresses in turn.
     pub(crate) errands_run: usize,
     pub(crate) ring: Ring,
+    pub(crate) join: Join,
     pub(crate) relay: Relay,
     pub(crate) router: Router,
     pub(crate) echo: Echo,
@@ -232,6 +84,8 @@ pub struct Supernode {
     pub(crate) counters: Counters,
     pub(crate) outputs: VecDeque<Output<Event>>,
     pub(crate) stopping: bool,
+    /// When everything is said.
+    gone_at: Option<Instant>,
     pub(crate) drain: Option<Drain>,
     ready: bool,
     swept: Instant,
@@ -241,14 +95,23 @@ pub struct Supernode {
 
 impl Supernode {
     /// A supernode that begins with what an earlier run stored.
-    pub fn new(now: Now, keys: NodeKeys, config: Config, stored: &Stored, seed: [u8; 32]) -> Supernode {
+    ///
+    /// # Errors
+    /// The credential is not a supernode's, or the addresses cannot be told to others.
+    pub fn new(
+        now: Now,
+        keys: NodeKeys,
+        config: Config,
+        stored: &Stored,
+        seed: [u8; 32],
+    ) -> Result<Supernode, CardError> {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let mut draw = || {
             let mut bytes = [0; 32];
             rng.fill_bytes(&mut bytes);
             bytes
         };
-        let (relay_seed, echo_seed, boot_seed) = (draw(), draw(), draw());
+        let (relay_seed, echo_seed, boot_seed, ring_seed) = (draw(), draw(), draw(), draw());
         let me = keys.credential.node;
         let mut realm = Realm::new(keys.realm.clone(), keys.pin);
         // The file's statement is the pin's or is useless; a newer one comes with the first link.
@@ -258,7 +121,8 @@ impl Supernode {
             me,
             echo: Echo::new(now, &keys, &config.advertise_udp, config.allow_loopback, echo_seed),
             relay: Relay::new(config.relay, relay_seed),
-            ring: Ring::new(now, me),
+            ring: new_ring(now, &keys, &config, stored, ring_seed)?,
+            join: Join::new(now.mono),
             keys,
             realm,
             config,
@@ -278,6 +142,7 @@ impl Supernode {
             counters: Counters::default(),
             outputs: VecDeque::new(),
             stopping: false,
+            gone_at: None,
             drain: None,
             ready: false,
             swept: now.mono,
@@ -289,13 +154,33 @@ impl Supernode {
         {
             node.apply_bulletin(now, &BTreeSet::new());
         }
+        match &stored.members {
+            KnownMembers::Cards(cards) => {
+                for card in cards {
+                    node.ring.learn(now, &node.realm, card);
+                }
+            }
+            KnownMembers::Shared(shared) => node.load_members(now, shared),
+        }
         for (key, value) in &stored.records {
             if let Ok(key) = <[u8; 16]>::try_from(key.as_slice()) {
                 node.ring.load(&node.realm, key, value, now);
             }
         }
         node.pump(now);
-        node
+        Ok(node)
+    }
+
+    /// These are members that another node of this process knows.
+    pub fn load_members(&mut self, now: Now, members: &SharedMembers) {
+        members.directory.hold_all(&members.slots);
+        self.ring.load_members(now, &members.slots);
+        self.pump(now);
+    }
+
+    /// The ring, for whoever watches it.
+    pub fn ring(&self) -> &Ring {
+        &self.ring
     }
 
     /// This supernode's id.
@@ -307,7 +192,9 @@ impl Supernode {
     pub fn status(&self) -> Status {
         Status {
             node: self.me,
-            members: self.ring.live().len(),
+            members: self.ring.membership().count(),
+            dead: self.ring.membership().dead(),
+            agreements: self.ring.agreements(),
             clients: self.devices.len(),
             records: self.ring.records(),
             relays: self.relay.sessions(),
@@ -316,6 +203,26 @@ impl Supernode {
             login_server: self.login.is_up(),
             counters: self.counters,
         }
+    }
+
+    /// Everybody in the table, by ascending node id.
+    fn members(&self) -> Vec<MemberSeen> {
+        let membership = self.ring.membership();
+        let mut members: Vec<MemberSeen> = membership
+            .known()
+            .filter_map(|(slot, health)| {
+                let card = membership.directory().card(slot)?;
+                Some(MemberSeen {
+                    node: card.node(),
+                    health,
+                    incarnation: card.announcement().incarnation,
+                    udp: card.announcement().udp.clone(),
+                    rtt: membership.rtt(slot),
+                })
+            })
+            .collect();
+        members.sort_by_key(|member| member.node);
+        members
     }
 
     pub(crate) fn draw_link(&mut self) -> LinkId {
@@ -360,8 +267,10 @@ impl Supernode {
     /// Members pass a bulletin on, and devices that asked for the next get it.
     fn pass_on(&mut self, kind: FrameKind, bytes: &[u8]) {
         let frame = Frame::new(kind, bytes.to_vec());
-        let peers: Vec<NodeId> = self.peers.keys().copied().collect();
-        for node in peers {
+        // Members that no link is up with see by our pings that there is a newer one, and fetch it.
+        let linked = self.peers.iter().filter(|(_, peer)| !peer.links.is_empty());
+        let linked: Vec<NodeId> = linked.map(|(node, _)| *node).collect();
+        for node in linked {
             self.write_member(node, frame.clone());
         }
         let mut waiting = Vec::new();
@@ -377,7 +286,8 @@ impl Supernode {
 
     fn apply_bulletin(&mut self, now: Now, revoked_before: &BTreeSet<NodeId>) {
         self.end_revoked(now, revoked_before);
-        self.set_members(now);
+        self.ring.set_epoch(self.realm.epoch());
+        self.join_soon(now);
         let Some(bulletin) = self.realm.bulletin() else { return };
         let entry = bulletin.supernode(self.me);
         // Named where it is now, not where an earlier run was.
@@ -407,6 +317,7 @@ impl Supernode {
             self.realm.revoked().keys().copied().filter(|node| !before.contains(node)).collect();
         for node in &revoked {
             self.relay.revoke(*node);
+            self.ring.revoked(now, *node);
             if *node == self.me {
                 self.outputs.push_back(Output::Event(Event::Revoked));
             }
@@ -430,11 +341,15 @@ impl Supernode {
 
     /// Asks for a commit; `ring` is the ring's number for it, 0 when nobody waits.
     fn commit(&mut self, ring: u64, tree: &'static str, key: Vec<u8>, value: Option<Vec<u8>>) {
+        self.commit_all(ring, vec![Write { tree, key, value, journaled: false }]);
+    }
+
+    /// As [`commit`](Self::commit), of several writes together.
+    pub(crate) fn commit_all(&mut self, ring: u64, writes: Vec<Write>) {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         self.tickets.insert(ticket, ring);
-        let write = Write { tree, key, value, journaled: false };
-        self.outputs.push_back(Output::Commit(ticket, vec![write]));
+        self.outputs.push_back(Output::Commit(ticket, writes));
     }
 
     /// Carries out what the parts want, until none wants anything.
@@ -450,13 +365,27 @@ impl Supernode {
                         self.write_device(node, frame);
                     }
                     RingOutput::Send { to: RingPeer::Member(node), frame } => {
-                        self.write_member(node, frame);
+                        if !self.write_member(node, frame) {
+                            self.ring.link_failed(now, &self.realm, node);
+                        }
+                    }
+                    RingOutput::Datagram { to, bytes } => {
+                        self.outputs.push_back(Output::Datagram { to, bytes });
                     }
                     RingOutput::Commit { number, key, value } => {
                         self.commit(number, RECORDS, key.to_vec(), value);
                     }
-                    // The supernode looks nothing up for itself.
-                    RingOutput::Looked { .. } => {}
+                    RingOutput::Looked { id, result, report } => {
+                        let result = Box::new(result);
+                        self.outputs.push_back(Output::Event(Event::Looked { id, result, report }));
+                    }
+                    RingOutput::Behind(node) => self.fetch_bulletin(now, node),
+                    RingOutput::Incarnation(number) => {
+                        let value = Some(number.to_be_bytes().to_vec());
+                        self.commit(0, REALM, INCARNATION_KEY.to_vec(), value);
+                    }
+                    RingOutput::Changed { node, from: _, to } => self.member_changed(now, node, to),
+                    RingOutput::Left => self.left(now),
                 }
             }
             while let Some(output) = self.relay.poll_output() {
@@ -478,41 +407,43 @@ impl Supernode {
         }
         self.say_state(false);
         self.relay.set_draining(true);
+        let devices: Vec<NodeId> = self.devices.keys().copied().collect();
+        for node in devices {
+            self.send_off(now, node);
+        }
+        self.ring.leave(now, LEAVE_WITHIN);
         self.pump(now);
+    }
+
+    /// Records are handed over and the others are being told: the rest is farewells.
+    fn left(&mut self, now: Now) {
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for id in links {
             match self.links.get(&id).map(|link| link.role) {
-                Some(Role::Device(node)) => self.send_off(now, node),
-                Some(Role::Member(_)) => {
+                Some(Role::Device(_) | Role::Member(_)) => {
                     self.goodbye(now, id, RefuseReason::Draining, crate::limits::COME_BACK);
                 }
                 Some(Role::Waiting | Role::Dialing(_) | Role::Login | Role::Errand) => self.close(now, id),
                 None => {}
             }
         }
-        self.outputs.push_back(Output::Event(Event::Stopped));
+        self.gone_at = Some(now.mono + FAREWELL);
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let pings = self.links.values().filter_map(|link| match link.role {
-            Role::Member(_) | Role::Login if link.peer.is_some() && link.ping.is_none() => {
-                Some(link.next_ping)
-            }
-            Role::Member(_)
-            | Role::Login
-            | Role::Errand
-            | Role::Waiting
-            | Role::Device(_)
-            | Role::Dialing(_) => None,
-        });
-        let sweep = (!self.links.is_empty()).then_some(self.swept + SWEEP);
+        let pings = self
+            .pinged_links()
+            .filter(|(_, link)| link.peer.is_some() && link.ping.is_none())
+            .map(|(_, link)| link.next_ping);
+        let sweep = (!self.links.is_empty() || !self.peers.is_empty()).then_some(self.swept + SWEEP);
         [
-            self.ring.deadline(self.now),
+            self.ring.deadline(),
             self.relay.deadline(),
             self.router.deadline(),
             self.echo.calls.deadline(),
             self.login_deadline(),
-            self.dial_deadline(),
+            self.join_deadline(),
+            self.gone_at,
             self.drain_deadline(),
             pings.min(),
             sweep,
@@ -542,9 +473,11 @@ impl Machine for Supernode {
                 true
             }
             DatagramKind::Media => self.echo.calls.handle_datagram(now, from, datagram),
-            DatagramKind::Overlay | DatagramKind::PathProbe | DatagramKind::Quic | DatagramKind::Reserved => {
-                false
+            DatagramKind::Overlay => {
+                self.ring.handle_datagram(now, &self.realm, datagram);
+                true
             }
+            DatagramKind::PathProbe | DatagramKind::Quic | DatagramKind::Reserved => false,
         };
         if !known {
             self.counters.datagrams_stray += 1;
@@ -574,6 +507,13 @@ impl Machine for Supernode {
                 let status = self.status();
                 self.outputs.push_back(Output::Event(Event::Status { id, status }));
             }
+            Command::Lookup { id, key, past_cache } => {
+                self.ring.lookup(now, &self.realm, id, key, past_cache);
+            }
+            Command::Members { id } => {
+                let members = self.members();
+                self.outputs.push_back(Output::Event(Event::Members { id, members }));
+            }
             Command::Relay(config) => self.relay.set_config(config),
             Command::Drain { within } => self.drain(now, within),
             Command::Undrain => self.undrain(),
@@ -589,7 +529,7 @@ impl Machine for Supernode {
             self.outputs.push_back(Output::Event(Event::NotStored));
         }
         if ring != 0 {
-            self.ring.handle_committed(ring, stored);
+            self.ring.handle_committed(now, ring, stored);
         }
         self.pump(now);
     }
@@ -599,12 +539,18 @@ impl Machine for Supernode {
         if now.mono >= self.swept + SWEEP {
             self.swept = now.mono;
             self.sweep_links(now);
+            self.tidy_peers(now);
             self.wipe_old_keys(now);
         }
         self.drain_some(now);
         self.sweep_routes(now);
         self.ping_links(now);
-        self.dial_members(now);
+        if self.gone_at.is_some_and(|at| now.mono >= at) {
+            self.gone_at = None;
+            self.outputs.push_back(Output::Event(Event::Stopped));
+        }
+        self.join_if_due(now);
+        self.store_members(now);
         self.open_login(now);
         self.renew_if_due(now);
         self.ring.handle_timeout(now, &self.realm);
@@ -616,6 +562,29 @@ impl Machine for Supernode {
     fn poll_output(&mut self) -> Output<Event> {
         self.outputs.pop_front().unwrap_or_else(|| Output::Idle { deadline: self.deadline() })
     }
+}
+
+/// The ring that this supernode takes part in, with itself as the only member so far.
+fn new_ring(
+    now: Now,
+    keys: &NodeKeys,
+    config: &Config,
+    stored: &Stored,
+    seed: [u8; 32],
+) -> Result<Ring, CardError> {
+    let directory = match &stored.members {
+        KnownMembers::Cards(_) => Directory::new(),
+        KnownMembers::Shared(shared) => shared.directory.clone(),
+    };
+    let own = Own {
+        key: SigningKey::from_seed(*keys.signing.seed()),
+        credential: keys.credential.clone(),
+        udp: config.advertise_udp.clone(),
+        tcp: config.advertise_tcp.clone(),
+        incarnation: stored.incarnation + 1,
+        service: Service::Alive,
+    };
+    Ring::new(now, directory, own, &keys.sealing_keys(), seed, config.ring)
 }
 
 #[cfg(test)]

@@ -1,139 +1,166 @@
-//! Links to the other members. Of two members the one with the lower node id dials; QUIC first, TLS when that failed.
+//! Links to the other members, for what does not fit a datagram: SIP, long records, bulletins, lists of cards.
+//!
+//! A link is opened when there is something to write, QUIC first and TLS when that failed the last time, and closed when
+//! nothing was written for a while. What waits is written as soon as the handshake proved the member's key, without
+//! waiting for its welcome. Both members may open one at the same time; both are then used.
 
+use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use rand_core::RngCore;
 use yodel_identity::credential::Credential;
 use yodel_identity::node::NodeId;
 use yodel_overlay::attach::{Hello, LinkRole, RefuseReason, VERSION, Welcome};
-use yodel_overlay::placement::Member;
-use yodel_wire::frame::Frame;
+use yodel_overlay::card::Card;
+use yodel_overlay::membership::Health;
+use yodel_wire::frame::{Frame, FrameKind};
 use yodel_wire::machine::{LinkAction, LinkId, LinkTarget, Transport};
 use yodel_wire::time::{Instant, Now};
 
-use crate::limits::{MEMBER_BACKOFF, MEMBER_BACKOFF_MAX};
+use crate::limits::{
+    LINKS_PER_MEMBER, MEMBER_ACTIVE, MEMBER_IDLE, MEMBER_LINKS_MAX, MEMBER_PING, MEMBER_PING_IDLE,
+    MEMBER_WAITING_MAX,
+};
 use crate::node::{Link, Role, Supernode};
 
-/// A member that the bulletin names.
-#[derive(Debug)]
+/// A member that we have a link with, or want one.
+#[derive(Debug, Default)]
 pub(crate) struct Peer {
-    /// The link that is up.
-    pub(crate) link: Option<LinkId>,
+    /// Links that can be written to, the one heard on last at the end.
+    pub(crate) links: Vec<LinkId>,
     /// The link that is being opened.
-    dialing: Option<LinkId>,
+    pub(crate) dialing: Option<LinkId>,
+    /// Whether it shall send its table once it welcomed us.
+    pub(crate) wants_table: bool,
+    /// What waits for it; dropped when it fails.
+    waiting: VecDeque<Frame>,
     failures: u32,
-    next_dial: Instant,
+    used: Instant,
+}
+
+impl Peer {
+    fn is_over(&self) -> bool {
+        self.links.is_empty() && self.dialing.is_none() && self.waiting.is_empty()
+    }
 }
 
 impl Supernode {
-    /// The bulletin changed: who is a member, and whom to dial.
-    pub(crate) fn set_members(&mut self, now: Now) {
-        let Some(bulletin) = self.realm.bulletin() else { return };
-        let mut members = Vec::new();
-        for entry in &bulletin.supernodes {
-            let Some(owner) = entry.credential.owner() else { continue };
-            let ip = entry.udp.iter().find_map(|addr| match addr.ip() {
-                std::net::IpAddr::V4(ip) => Some(ip),
-                std::net::IpAddr::V6(_) => None,
-            });
-            members.push(Member { node: entry.credential.node, owner, ip });
-        }
-        let named: Vec<NodeId> = members.iter().map(|m| m.node).filter(|node| *node != self.me).collect();
-        for node in &named {
-            self.peers.entry(*node).or_insert(Peer {
-                link: None,
-                dialing: None,
-                failures: 0,
-                next_dial: now.mono,
-            });
-        }
-        self.ring.set_members(now, members, &self.realm);
-        let gone: Vec<NodeId> = self.peers.keys().copied().filter(|node| !named.contains(node)).collect();
-        for node in gone {
-            let links = self.peers.remove(&node).map(|peer| [peer.link, peer.dialing]);
-            for link in links.into_iter().flatten().flatten() {
-                self.goodbye(now, link, RefuseReason::NotMember, Duration::ZERO);
+    /// Writes to a member, over a link that is opened for it if need be; false when there is no way.
+    pub(crate) fn write_member(&mut self, node: NodeId, frame: Frame) -> bool {
+        let now = self.now.mono;
+        if let Some(peer) = self.peers.get_mut(&node)
+            && let Some(id) = peer.links.last().copied()
+        {
+            peer.used = now;
+            if let Some(link) = self.links.get_mut(&id) {
+                // A dead link shows by its ping, and the sooner the better now.
+                link.next_ping = link.next_ping.min(now + MEMBER_PING);
             }
+            self.write(id, frame);
+            return true;
         }
-        self.dial_members(now);
-    }
-
-    /// Dials whom it is our turn to dial.
-    pub(crate) fn dial_members(&mut self, now: Now) {
-        if self.stopping {
-            return;
+        if self.peers.get(&node).is_none_or(|peer| peer.dialing.is_none()) && !self.dial(node) {
+            return false;
         }
-        let due: Vec<NodeId> = self
-            .peers
-            .iter()
-            .filter(|(node, peer)| {
-                **node > self.me
-                    && peer.link.is_none()
-                    && peer.dialing.is_none()
-                    && now.mono >= peer.next_dial
-            })
-            .map(|(node, _)| *node)
-            .collect();
-        for node in due {
-            if let Some(peer) = self.peers.get_mut(&node) {
-                peer.next_dial = now.mono + MEMBER_BACKOFF_MAX;
+        match self.peers.get_mut(&node) {
+            Some(peer) if peer.waiting.len() < MEMBER_WAITING_MAX => {
+                peer.used = now;
+                peer.waiting.push_back(frame);
+                true
             }
-            self.dial(now, node);
+            Some(_) | None => false,
         }
     }
 
-    fn dial(&mut self, now: Now, node: NodeId) {
-        let Some(entry) = self.realm.bulletin().and_then(|b| b.supernode(node)) else { return };
-        let failures = self.peers.get(&node).map_or(0, |peer| peer.failures);
-        let udp = entry.udp.first().map(|addr| (*addr, Transport::Quic));
-        let tcp = entry.tcp.first().map(|addr| (*addr, Transport::Tls));
-        let (addr, transport) = match (udp, tcp) {
-            (Some(udp), Some(tcp)) => {
-                if failures.is_multiple_of(2) {
-                    udp
-                } else {
-                    tcp
-                }
-            }
-            (Some(only), None) | (None, Some(only)) => only,
-            (None, None) => return,
+    /// Opens a link to a member that the table or the bulletin tells how to reach.
+    pub(crate) fn dial(&mut self, node: NodeId) -> bool {
+        let Some((key, udp, tcp)) = self.reach(node) else { return false };
+        if self.stopping || node == self.me || self.peers.len() >= MEMBER_LINKS_MAX {
+            return false;
+        }
+        let now = self.now.mono;
+        let peer = self.peers.entry(node).or_default();
+        let (first, second) = if peer.failures.is_multiple_of(2) {
+            (udp.map(|addr| (addr, Transport::Quic)), tcp.map(|addr| (addr, Transport::Tls)))
+        } else {
+            (tcp.map(|addr| (addr, Transport::Tls)), udp.map(|addr| (addr, Transport::Quic)))
         };
-        let target = LinkTarget { addr, transport, key: Some(entry.credential.key.0) };
+        let Some((addr, transport)) = first.or(second) else { return false };
+        peer.used = now;
         let id = self.draw_link();
-        self.links.insert(id, Link::new(now.mono, Role::Dialing(node)));
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.dialing = Some(id);
         }
-        self.act(id, LinkAction::Open(target));
+        self.links.insert(id, Link::new(now, Role::Dialing(node)));
+        self.act(id, LinkAction::Open(LinkTarget { addr, transport, key: Some(key) }));
+        true
     }
 
-    /// A link that we dialled is open: say who we are.
-    pub(crate) fn dialled(&mut self, id: LinkId) {
+    /// Key and addresses of a member: by its card, or by the bulletin when it is not in the table.
+    fn reach(&self, node: NodeId) -> Option<([u8; 32], Option<SocketAddr>, Option<SocketAddr>)> {
+        let membership = self.ring.membership();
+        match membership.slot_of(node) {
+            Some(slot) => {
+                let gone = matches!(membership.health(slot), Health::Dead | Health::Left);
+                let card = membership.directory().card(slot).filter(|_| !gone)?;
+                let (udp, tcp) = (card.announcement().udp.first(), card.announcement().tcp.first());
+                Some((card.credential().key.0, udp.copied(), tcp.copied()))
+            }
+            None => {
+                let entry = self.realm.bulletin()?.supernode(node)?;
+                Some((entry.credential.key.0, entry.udp.first().copied(), entry.tcp.first().copied()))
+            }
+        }
+    }
+
+    /// A link that we dialled is open: say who we are, and what waited.
+    pub(crate) fn dialled(&mut self, id: LinkId, node: NodeId) {
         let hello = Hello {
             credential: self.keys.credential.bytes().to_vec(),
             role: LinkRole::Member,
             versions: (VERSION, VERSION),
             epoch: self.realm.epoch(),
             boot: self.boot,
+            announcement: self.own_announcement(),
         };
         self.write(id, hello.encode());
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        peer.dialing = None;
+        peer.failures = 0;
+        peer.links.push(id);
+        for frame in std::mem::take(&mut peer.waiting) {
+            self.write(id, frame);
+        }
+    }
+
+    pub(crate) fn own_announcement(&self) -> Option<Vec<u8>> {
+        let membership = self.ring.membership();
+        membership.directory().card(membership.me()).map(|card| card.announcement().bytes().to_vec())
     }
 
     /// The first answer on a link that we dialled.
     pub(crate) fn member_answered(&mut self, now: Now, id: LinkId, node: NodeId, frame: &Frame) {
         let key = self.links.get(&id).and_then(|link| link.peer.as_ref()).map(|peer| peer.key);
-        let welcome = Welcome::decode(&frame.body)
-            .ok()
-            .filter(|_| frame.kind == yodel_wire::frame::FrameKind::Welcome)
-            .and_then(|welcome| self.realm.verify_credential(&welcome.credential, now.unix).ok())
-            .filter(|credential| credential.node == node && Some(credential.key.0) == key);
-        match welcome {
-            Some(_) => self.member_up(now, id, node),
-            None => self.close(now, id),
+        let welcome = Welcome::decode(&frame.body).ok().filter(|_| frame.kind == FrameKind::Welcome);
+        let believed = welcome.and_then(|welcome| {
+            let credential = self.realm.verify_credential(&welcome.credential, now.unix).ok()?;
+            (credential.node == node && Some(credential.key.0) == key).then_some((credential, welcome))
+        });
+        let Some((credential, welcome)) = believed else { return self.close(now, id) };
+        if let Some(announcement) = welcome.announcement {
+            self.ring.learn(now, &self.realm, &Card::join(credential.bytes(), &announcement));
+        }
+        if let Some(link) = self.links.get_mut(&id) {
+            link.role = Role::Member(node);
+            link.next_ping = now.mono + MEMBER_PING;
+        }
+        let wants_table = self.peers.get_mut(&node).map(|peer| std::mem::take(&mut peer.wants_table));
+        if wants_table == Some(true) {
+            self.ask_for_table(id);
         }
     }
 
-    /// A member opened a link to us.
+    /// A member opened a link to us. One that nobody here has heard of introduces itself by its announcement.
     pub(crate) fn member_hello(
         &mut self,
         now: Now,
@@ -143,74 +170,95 @@ impl Supernode {
         welcome: &Welcome,
     ) {
         let node = credential.node;
-        if self.stopping || !self.peers.contains_key(&node) {
-            let reason = if self.stopping { RefuseReason::Draining } else { RefuseReason::NotMember };
-            return self.refuse(id, reason, Duration::from_secs(1));
+        if self.stopping {
+            return self.refuse(id, RefuseReason::Draining, Duration::from_secs(1));
         }
-        if node > self.me {
-            return self.refuse(id, RefuseReason::Protocol, Duration::ZERO);
+        if let Some(announcement) = &hello.announcement {
+            self.ring.learn(now, &self.realm, &Card::join(credential.bytes(), announcement));
         }
+        if self.ring.membership().slot_of(node).is_none() {
+            return self.refuse(id, RefuseReason::NotMember, Duration::from_secs(1));
+        }
+        let welcome = Welcome { announcement: self.own_announcement(), ..welcome.clone() };
         self.write(id, welcome.encode());
-        self.member_up(now, id, node);
+        if let Some(link) = self.links.get_mut(&id) {
+            link.role = Role::Member(node);
+            link.heard = now.mono;
+            link.next_ping = now.mono + MEMBER_PING_IDLE;
+        }
+        let peer = self.peers.entry(node).or_default();
+        peer.used = now.mono;
+        peer.links.push(id);
+        let surplus = peer.links.len().saturating_sub(LINKS_PER_MEMBER);
+        let older: Vec<LinkId> = peer.links.drain(..surplus).collect();
+        let waiting = std::mem::take(&mut peer.waiting);
+        for frame in waiting {
+            self.write(id, frame);
+        }
+        for link in older {
+            self.links.remove(&link);
+            self.act(link, LinkAction::Close);
+        }
         if hello.epoch < self.realm.epoch() {
             self.send_bulletin(id);
         }
     }
 
-    fn member_up(&mut self, now: Now, id: LinkId, node: NodeId) {
-        let Some(peer) = self.peers.get_mut(&node) else { return self.close(now, id) };
-        peer.failures = 0;
-        peer.dialing = None;
-        let older = peer.link.replace(id).filter(|older| *older != id);
-        if let Some(link) = self.links.get_mut(&id) {
-            link.role = Role::Member(node);
-            link.heard = now.mono;
-            link.next_ping = now.mono;
+    /// A member was heard on this link; what is for it goes there.
+    pub(crate) fn heard_member(&mut self, now: Now, node: NodeId, id: LinkId, kind: FrameKind) {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        if !matches!(kind, FrameKind::Ping | FrameKind::Pong) {
+            peer.used = now.mono;
         }
-        if let Some(older) = older {
-            // The member dialled anew: it knows better than we that the old link is dead.
-            self.links.remove(&older);
-            self.act(older, LinkAction::Close);
+        if peer.links.last() != Some(&id)
+            && let Some(at) = peer.links.iter().position(|link| *link == id)
+        {
+            let link = peer.links.remove(at);
+            peer.links.push(link);
         }
-        self.ring.link_up(now, node);
     }
 
     /// A link with a member ended, or never came to be.
     pub(crate) fn member_link_closed(&mut self, now: Now, node: NodeId, id: LinkId) {
-        let jitter = self.rng.next_u32();
-        let Some(peer) = self.peers.get_mut(&node) else {
-            self.ring.link_down(now, node);
-            return;
-        };
-        if peer.link == Some(id) {
-            peer.link = None;
-            peer.next_dial = now.mono;
-            self.ring.link_down(now, node);
-        } else if peer.dialing == Some(id) {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        peer.links.retain(|link| *link != id);
+        if peer.dialing == Some(id) {
             peer.dialing = None;
-            let pause = (MEMBER_BACKOFF * 2_u32.saturating_pow(peer.failures.min(8))).min(MEMBER_BACKOFF_MAX);
             peer.failures = peer.failures.saturating_add(1);
-            peer.next_dial =
-                now.mono + pause / 2 + (pause / 2).mul_f64(f64::from(jitter) / f64::from(u32::MAX));
         }
+        if !peer.links.is_empty() || peer.dialing.is_some() {
+            return;
+        }
+        let waiting = std::mem::take(&mut peer.waiting);
+        for frame in waiting {
+            self.not_forwarded(node, &frame);
+        }
+        self.ring.link_failed(now, &self.realm, node);
     }
 
-    /// When the next member is to be dialled.
-    pub(crate) fn dial_deadline(&self) -> Option<Instant> {
-        self.peers
-            .iter()
-            .filter(|(node, peer)| **node > self.me && peer.link.is_none() && peer.dialing.is_none())
-            .map(|(_, peer)| peer.next_dial)
-            .min()
-            .filter(|_| !self.stopping)
+    /// Links that nobody used for a while are closed, and members without any forgotten.
+    pub(crate) fn tidy_peers(&mut self, now: Now) {
+        let idle: Vec<LinkId> = self
+            .peers
+            .values()
+            .filter(|peer| now.mono.since(peer.used) >= MEMBER_IDLE)
+            .flat_map(|peer| peer.links.iter().copied())
+            .collect();
+        for id in idle {
+            self.close(now, id);
+        }
+        self.peers.retain(|_, peer| !peer.is_over() || now.mono.since(peer.used) < MEMBER_IDLE);
     }
 
-    /// Writes to a member; false when there is no link.
-    pub(crate) fn write_member(&mut self, node: NodeId, frame: Frame) -> bool {
-        let link = self.peers.get(&node).and_then(|peer| peer.link);
-        if let Some(link) = link {
-            self.write(link, frame);
-        }
-        link.is_some()
+    /// How often this member's links are pinged: often while they are used.
+    pub(crate) fn member_ping_every(&self, now: Instant, node: NodeId) -> Duration {
+        let active = self.peers.get(&node).is_some_and(|peer| now.since(peer.used) < MEMBER_ACTIVE);
+        if active { MEMBER_PING } else { MEMBER_PING_IDLE }
+    }
+
+    /// Links to members and to the login server that have had their handshake.
+    pub(crate) fn pinged_links(&self) -> impl Iterator<Item = (LinkId, &Link)> {
+        let members = self.peers.values().flat_map(|peer| peer.links.iter().copied());
+        members.chain(self.login.link).filter_map(|id| Some((id, self.links.get(&id)?)))
     }
 }

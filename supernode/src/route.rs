@@ -201,6 +201,19 @@ impl Supernode {
         self.router.forwarded.insert(id, Forwarded { device, id: envelope.id, at: now.mono });
     }
 
+    /// What waited for a link to this home was never written.
+    pub(crate) fn not_forwarded(&mut self, home: NodeId, frame: &Frame) {
+        if frame.kind != FrameKind::SipForward {
+            return;
+        }
+        let Ok(envelope) = Envelope::decode(&frame.body) else { return };
+        let Some(forwarded) = self.router.forwarded.remove(&envelope.id) else { return };
+        let newest_entry = self.ring.newest_entry(envelope.to);
+        self.counters.sip_returned += 1;
+        let returned = Return { id: forwarded.id, reason: ReturnReason::NoRoute, newest_entry, home };
+        self.write_device(forwarded.device, Frame::new(FrameKind::SipReturn, returned.encode()));
+    }
+
     /// Tells the sender why, with the newest entry we know of the device it wanted.
     fn send_back(&mut self, origin: Origin, envelope: &Envelope, reason: ReturnReason) {
         let newest_entry = self.ring.newest_entry(envelope.to);

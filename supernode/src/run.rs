@@ -19,6 +19,7 @@ use yodel_net::console::Failure;
 use yodel_net::{
     Clock, Endpoint, EndpointConfig, EndpointLimits, Exit, Signal, Signals, drive, interfaces, ready,
 };
+use yodel_overlay::card::CardError;
 use yodel_store::{GroupCommit, SledStore, Store, StoreError, StoreOptions, file};
 use zeroize::Zeroizing;
 
@@ -26,7 +27,10 @@ use crate::admin::{self, AdminRequest};
 use crate::config::Settings;
 use crate::enrol::{Enrol, EnrolError, EnrolRequest};
 use crate::keys::NodeKeys;
-use crate::node::{BULLETIN_KEY, Command, Config, Event, REALM, RECORDS, Stored, Supernode};
+use crate::node::{
+    BULLETIN_KEY, Command, Config, Event, INCARNATION_KEY, KnownMembers, MEMBERS, REALM, RECORDS, Stored,
+    Supernode,
+};
 
 /// How long the login server's names are believed, and how soon asking again makes sense when they did not resolve.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(60);
@@ -111,6 +115,9 @@ pub enum RunError {
     /// Nothing to tell others where this supernode is.
     #[error("no address to advertise; use --advertise")]
     NoAddress,
+    /// The addresses are none that others can reach.
+    #[error("the advertised addresses: {0}")]
+    Announce(CardError),
     /// Nobody serves this folder.
     #[error("the supernode is not running")]
     NotRunning,
@@ -141,6 +148,7 @@ impl RunError {
             RunError::Exists(_)
             | RunError::KeysDamaged(_)
             | RunError::NoAddress
+            | RunError::Announce(_)
             | RunError::Store(_)
             | RunError::System(..) => Exit::Failed,
         }
@@ -231,7 +239,13 @@ pub async fn run(folder: &Folder, mut settings: Settings, json: bool) -> Result<
     let store = SledStore::open(&folder.store(), StoreOptions::SUPERNODE)?;
     // The store's lock is held: a socket that is there is stale.
     let admin = AdminSocket::bind(folder.path()).map_err(system("admin socket"))?;
-    let stored = Stored { bulletin: store.get(REALM, BULLETIN_KEY)?, records: store.scan(RECORDS)? };
+    let incarnation = store.get(REALM, INCARNATION_KEY)?;
+    let stored = Stored {
+        bulletin: store.get(REALM, BULLETIN_KEY)?,
+        records: store.scan(RECORDS)?,
+        members: KnownMembers::Cards(store.scan(MEMBERS)?.into_iter().map(|(_, card)| card).collect()),
+        incarnation: incarnation.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes),
+    };
     let group = GroupCommit::start(Box::new(store)).map_err(system("store"))?;
 
     let (endpoint, port) = bind(&keys, &settings)?;
@@ -250,7 +264,7 @@ pub async fn run(folder: &Folder, mut settings: Settings, json: bool) -> Result<
         ..Config::new(udp.clone(), tcp.clone())
     };
     let seed = yodel_net::seed().map_err(system("randomness"))?;
-    let machine = Supernode::new(clock.now(), keys, config, &stored, seed);
+    let machine = Supernode::new(clock.now(), keys, config, &stored, seed).map_err(RunError::Announce)?;
     drop(stored);
 
     let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
@@ -292,6 +306,21 @@ pub async fn run(folder: &Folder, mut settings: Settings, json: bool) -> Result<
             let call: Option<AdminCall> = waiting.borrow_mut().remove(&id);
             if let Some(call) = call {
                 call.answer(admin::status_json(&status, &addrs.udp, &addrs.tcp).to_string());
+            }
+            ControlFlow::Continue(())
+        }
+        Event::Members { id, members } => {
+            if let Some(call) = waiting.borrow_mut().remove(&id) {
+                call.answer(admin::members_json(&members).to_string());
+            }
+            ControlFlow::Continue(())
+        }
+        // The first answer starts a call; an operator wants the settled one.
+        Event::Looked { id, result, report } => {
+            let settled = report.settled.is_some();
+            let call = settled.then(|| waiting.borrow_mut().remove(&id)).flatten();
+            if let Some(call) = call {
+                call.answer(admin::lookup_json(&result, &report).to_string());
             }
             ControlFlow::Continue(())
         }
@@ -344,11 +373,10 @@ pub async fn run(folder: &Folder, mut settings: Settings, json: bool) -> Result<
             };
             next += 1;
             waiting.borrow_mut().insert(next, call);
-            if let Some(command) = request.command() {
-                tracing::info!(?command, "an operator asks");
+            for command in request.commands(next) {
+                tracing::debug!(?command, "an operator asks");
                 let _heard = commands.send(command).await;
             }
-            let _heard = commands.send(Command::Status { id: next }).await;
         }
     };
     // None of them ends before the machine does.

@@ -41,6 +41,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "login", run: login },
     Target { name: "contact_record", run: contact_record },
     Target { name: "attach", run: attach },
+    Target { name: "overlay_message", run: overlay_message },
+    Target { name: "sealed", run: sealed },
     Target { name: "sip", run: sip },
     Target { name: "envelope", run: envelope },
     Target { name: "sdp", run: sdp },
@@ -184,6 +186,44 @@ pub fn attach(data: &[u8]) {
     again(Refuse::decode(data), |r| r.encode_refuse().body, Refuse::decode);
     again(Ping::decode(data), |r| r.encode().body, Ping::decode);
     again(Pong::decode(data), |r| r.encode().body, Pong::decode);
+}
+
+/// What members say to each other in datagrams, and the cards by which they know each other.
+pub fn overlay_message(data: &[u8]) {
+    use yodel_overlay::card::{AnnouncementFields, Card, CardsWanted, decode_cards};
+    use yodel_overlay::message::Message;
+
+    if let Ok(message) = Message::decode(data) {
+        let written = message.encode();
+        assert_eq!(written.as_deref().map(Message::decode), Some(Ok(message)));
+    }
+    record::<AnnouncementFields>(data);
+    again(CardsWanted::decode(data), |r| r.encode().body, CardsWanted::decode);
+    let _ = decode_cards(data);
+    assert!(Card::decode(&realm(), data).is_err());
+}
+
+/// Sealed datagrams: only the one that was sealed opens.
+pub fn sealed(data: &[u8]) {
+    use yodel_identity::node::NodeId;
+    use yodel_overlay::sealed::{Exchange, NotOpened, SEALED_OVERHEAD_BYTES, peek};
+
+    let sender = (NodeId([1; 16]), SealingKey::from_bytes([3; 32]).public());
+    let mut exchange = Exchange::new(NodeId([2; 16]), [8; 8], 4);
+    exchange.set_own(Instant::ORIGIN, &[SealingKey::from_bytes([4; 32])]);
+    let key_of = |node| (node == sender.0).then_some(sender.1);
+    let looked = peek(data);
+    match exchange.open(Instant::ORIGIN, data, key_of) {
+        Ok((node, text)) => {
+            assert_eq!((node, text.len() + SEALED_OVERHEAD_BYTES), (sender.0, data.len()));
+            assert_eq!(looked, Ok((node, text.len())));
+        }
+        Err(error @ (NotOpened::Malformed | NotOpened::Version(_))) => assert_eq!(looked, Err(error)),
+        Err(NotOpened::Forged(_)) => assert_eq!(exchange.agreements(), 1),
+        Err(
+            NotOpened::Stranger(_) | NotOpened::SenderKey(_) | NotOpened::ReceiverKey(_) | NotOpened::Busy(_),
+        ) => assert_eq!(exchange.agreements(), 0),
+    }
 }
 
 /// SIP messages (RFC 3261), which survive forwarding as they came.

@@ -92,15 +92,20 @@ fn exit_codes_where_nothing_was_made_yet() {
     }
     let dir = Folder::new("codes");
     assert_eq!(run("yodel-login-server", &dir.0, &["user", "list"]).code, Some(1));
-    for arguments in [&["status"][..], &["drain", "--wait", "--deadline", "1s"], &["undrain"]] {
+    for arguments in [
+        &["status"][..],
+        &["drain", "--wait", "--deadline", "1s"],
+        &["undrain"],
+        &["overlay", "show"],
+        &["overlay", "lookup", "bob@example.net"],
+        &["overlay", "export", "--format", "dot"],
+    ] {
         assert_eq!(run("yodel-supernode", &dir.0, arguments).code, Some(3), "{arguments:?}");
     }
     assert_eq!(run("yodel-supernode", &dir.0, &["run"]).code, Some(4));
-    for (server, arguments) in [
-        ("yodel-login-server", &["backup", "create", "x"][..]),
-        ("yodel-login-server", &["key", "rotate"]),
-        ("yodel-supernode", &["overlay", "show"]),
-    ] {
+    for (server, arguments) in
+        [("yodel-login-server", &["backup", "create", "x"][..]), ("yodel-login-server", &["key", "rotate"])]
+    {
         let done = run(server, &dir.0, arguments);
         assert_eq!(done.code, Some(2), "{arguments:?}");
         assert!(done.stderr.contains("comes with a later version"), "{done:?}");

@@ -101,8 +101,21 @@ mod golden {
     type Seed = (&'static str, String, Vec<u8>);
 
     pub(super) fn all() -> Vec<Seed> {
-        [frames(), identity(), names(), records(), links(), sip(), sdp(), stun(), relay(), media(), calls()]
-            .concat()
+        [
+            frames(),
+            identity(),
+            names(),
+            records(),
+            members(),
+            links(),
+            sip(),
+            sdp(),
+            stun(),
+            relay(),
+            media(),
+            calls(),
+        ]
+        .concat()
     }
 
     fn seed(target: &'static str, name: &str, bytes: impl Into<Vec<u8>>) -> Seed {
@@ -224,6 +237,79 @@ mod golden {
         ]
     }
 
+    fn members() -> Vec<Seed> {
+        use yodel_identity::keys::SealingKey;
+        use yodel_overlay::card::{AnnouncementFields, CardsWanted, Service};
+        use yodel_overlay::message::{Message, News, Probe, Sight};
+        use yodel_overlay::record::{Standing, WriteStatus};
+        use yodel_overlay::sealed::Exchange;
+        let fields = AnnouncementFields {
+            node: NodeId([5; 16]),
+            incarnation: 500,
+            service: Service::Standby,
+            serial: 7,
+            udp: vec![addr("203.0.113.7:5061")],
+            tcp: vec![addr("[2001:db8::1]:443")],
+        };
+        let announcement = Signed::sign(&SigningKey::from_seed([0x20; 32]), &fields).unwrap();
+        let sight = Sight { node: NodeId([1; 16]), incarnation: 7 };
+        let news = News {
+            announcements: vec![announcement.bytes().to_vec()],
+            suspicions: vec![sight],
+            deaths: vec![sight],
+        };
+        let probe = Probe { number: 9, epoch: 500, news: news.clone(), ..Probe::default() };
+        let (id, key) = ([1; 16], [2; 16]);
+        let messages = [
+            ("ping", Message::Ping(Probe { number: 1, ..Probe::default() })),
+            ("ack", Message::Ack(Probe { target: Some(NodeId([4; 16])), ..probe })),
+            ("ping-request", Message::PingRequest { number: 5, target: NodeId([6; 16]) }),
+            ("gossip", Message::Gossip(news)),
+            ("digest", Message::Digest(vec![1, 2])),
+            ("bucket", Message::Bucket { index: 1, buckets: 2, entries: vec![sight] }),
+            ("cards-wanted", Message::CardsWanted(vec![NodeId([7; 16])])),
+            ("cards", Message::Cards(vec![vec![5; 8]])),
+            ("read", Message::Read { id, key }),
+            (
+                "answer",
+                Message::Answer {
+                    id,
+                    standing: Standing::Held,
+                    account: Some(vec![1; 8]),
+                    entries: vec![vec![2; 8]],
+                },
+            ),
+            ("write", Message::Write { id, key, account: Some(vec![1; 8]), entry: Some(vec![3; 8]) }),
+            (
+                "written",
+                Message::Written {
+                    id,
+                    status: WriteStatus::Stale,
+                    newest_entry: Some(vec![1; 8]),
+                    newest_account: Some(4),
+                },
+            ),
+        ];
+        let mut seeds: Vec<Seed> = messages
+            .into_iter()
+            .map(|(name, message)| seed("overlay_message", name, message.encode().unwrap()))
+            .collect();
+        seeds.push(seed("overlay_message", "announcement", announcement.bytes()));
+        seeds.push(seed(
+            "overlay_message",
+            "announcement-body",
+            yodel_identity::signed::Record::encode(&fields),
+        ));
+        let wanted = CardsWanted { nodes: vec![NodeId([1; 16])] };
+        seeds.push(seed("overlay_message", "frame-cards-wanted", wanted.encode().body));
+        let mut exchange = Exchange::new(NodeId([1; 16]), [7; 8], 4);
+        exchange.set_own(yodel_wire::time::Instant::ORIGIN, &[SealingKey::from_bytes([3; 32])]);
+        let to = || Some(SealingKey::from_bytes([4; 32]).public());
+        let read = Message::Read { id, key }.encode().unwrap();
+        seeds.push(seed("sealed", "read", exchange.seal(NodeId([2; 16]), to, &read).unwrap()));
+        seeds
+    }
+
     fn links() -> Vec<Seed> {
         use yodel_overlay::attach::{Hello, LinkRole, Ping, Pong, Refuse, RefuseReason, Welcome};
         let hello = Hello {
@@ -232,6 +318,7 @@ mod golden {
             versions: (1, 1),
             epoch: 7,
             boot: [2; 16],
+            announcement: None,
         };
         let welcome = Welcome {
             time: T0,
@@ -240,6 +327,7 @@ mod golden {
             version: 1,
             clients: 3,
             boot: [2; 16],
+            announcement: None,
         };
         let refuse = Refuse {
             reason: RefuseReason::Full,

@@ -55,6 +55,7 @@ impl Homes {
             versions: (VERSION, VERSION),
             epoch: self.epoch,
             boot: self.boot,
+            announcement: None,
         }
     }
 
@@ -304,20 +305,11 @@ impl Homes {
 
     /// Ends an attachment in order, for its own good reasons.
     pub(super) fn leave(&mut self, now: Now, node: NodeId) {
-        self.end_all(now, node, false);
-    }
-
-    /// Ends attempts that will not succeed.
-    pub(super) fn give_up(&mut self, now: Now, node: NodeId) {
-        self.end_all(now, node, true);
-    }
-
-    fn end_all(&mut self, now: Now, node: NodeId, failed: bool) {
         let open: Vec<LinkId> =
             self.attachments.iter().filter(|(_, a)| a.node == node).map(|(link, _)| *link).collect();
         self.fallbacks.retain(|f| f.node != node);
         for link in open {
-            self.end_link(now, link, true, failed);
+            self.end_link(now, link, true, false);
         }
     }
 
@@ -341,7 +333,6 @@ impl Homes {
                 self.switch = None;
             }
             if failed {
-                self.alarmed |= was_warm;
                 self.hosts.failed(now.mono, node, &mut self.rng);
             }
         }

@@ -1,9 +1,9 @@
 //! The first frames of every link between nodes, pings and farewells. All are CBOR maps:
 //!
-//! | frame | 1 | 2 | 3 | 4 | 5 | 6 |
-//! |---|---|---|---|---|---|---|
-//! | `Hello` | credential, bytes | role: 1 device, 2 member | oldest version | newest version | epoch held | boot, bytes 16 |
-//! | `Welcome` | time, s since 1970 | observed address | credential, bytes | version | clients now | boot, bytes 16 |
+//! | frame | 1 | 2 | 3 | 4 | 5 | 6 | 7 |
+//! |---|---|---|---|---|---|---|---|
+//! | `Hello` | credential, bytes | role: 1 device, 2 member | oldest version | newest version | epoch held | boot, bytes 16 | announcement |
+//! | `Welcome` | time, s since 1970 | observed address | credential, bytes | version | clients now | boot, bytes 16 | announcement |
 //! | `Refuse`, `Goodbye` | reason | come back, s | redirect, node id | its card, bytes | | |
 //! | `Ping` | nonce | | | | | |
 //! | `Pong` | nonce | observed address | | | | |
@@ -23,7 +23,7 @@ use yodel_wire::codec::{DecodeError, MapReader, MapWriter};
 use yodel_wire::frame::{Frame, FrameKind};
 use yodel_wire::time::UnixTime;
 
-use crate::limits::CARD_BYTES_MAX;
+use crate::limits::{ANNOUNCEMENT_BYTES_MAX, CARD_BYTES_MAX};
 
 /// The version of the protocol between nodes that this program speaks.
 pub const VERSION: u64 = 1;
@@ -59,6 +59,8 @@ pub struct Hello {
     pub epoch: u64,
     /// New at each start of the process.
     pub boot: [u8; 16],
+    /// A member's announcement as signed (`card.rs`): it may be unknown to the receiver.
+    pub announcement: Option<Vec<u8>>,
 }
 
 impl Hello {
@@ -71,6 +73,7 @@ impl Hello {
             .uint(4, self.versions.1)
             .uint(5, self.epoch)
             .bytes(6, &self.boot)
+            .opt_bytes(7, self.announcement.as_deref())
             .finish();
         Frame::new(FrameKind::Hello, body)
     }
@@ -91,6 +94,7 @@ impl Hello {
             versions: (map.uint(3)?, map.uint(4)?),
             epoch: map.uint(5)?,
             boot: map.array(6)?,
+            announcement: map.opt_bytes(7, ANNOUNCEMENT_BYTES_MAX)?.map(<[u8]>::to_vec),
         };
         map.finish()?;
         if hello.versions.0 > hello.versions.1 {
@@ -120,6 +124,8 @@ pub struct Welcome {
     pub clients: u64,
     /// New at each start of the sender's process.
     pub boot: [u8; 16],
+    /// The sender's announcement as signed, for members.
+    pub announcement: Option<Vec<u8>>,
 }
 
 impl Welcome {
@@ -132,6 +138,7 @@ impl Welcome {
             .uint(4, self.version)
             .uint(5, self.clients)
             .bytes(6, &self.boot)
+            .opt_bytes(7, self.announcement.as_deref())
             .finish();
         Frame::new(FrameKind::Welcome, body)
     }
@@ -149,6 +156,7 @@ impl Welcome {
             version: map.uint(4)?,
             clients: map.uint(5)?,
             boot: map.array(6)?,
+            announcement: map.opt_bytes(7, ANNOUNCEMENT_BYTES_MAX)?.map(<[u8]>::to_vec),
         };
         map.finish()?;
         Ok(welcome)
@@ -326,6 +334,7 @@ mod tests {
             versions: (1, 3),
             epoch: 500,
             boot: [9; 16],
+            announcement: None,
         };
         let frame = hello.encode();
         assert_eq!(frame.kind, FrameKind::Hello);
@@ -346,6 +355,7 @@ mod tests {
             version: 1,
             clients: 2,
             boot: [8; 16],
+            announcement: None,
         };
         let frame = welcome.encode();
         assert_eq!(frame.kind, FrameKind::Welcome);

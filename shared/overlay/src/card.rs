@@ -232,7 +232,12 @@ impl Card {
 
     /// To pass on or to store.
     pub fn encode(&self) -> Vec<u8> {
-        MapWriter::new().bytes(1, self.credential.bytes()).bytes(2, self.announcement.bytes()).finish()
+        Card::join(self.credential.bytes(), self.announcement.bytes())
+    }
+
+    /// What [`split`](Self::split) takes apart.
+    pub fn join(credential: &[u8], announcement: &[u8]) -> Vec<u8> {
+        MapWriter::new().bytes(1, credential).bytes(2, announcement).finish()
     }
 
     /// Who.

@@ -164,6 +164,9 @@ impl Holder {
         written: &mut Written,
     ) -> (WriteStatus, bool) {
         let Some(held) = self.records.get_mut(&key) else { return (WriteStatus::NeedAccount, false) };
+        if held.contact.entries().iter().any(|known| known.bytes() == bytes) {
+            return (WriteStatus::Stored, false);
+        }
         let Some(entry) = verify_entry(realm, &held.account, bytes, now) else {
             let listed = ContactEntry::decode_unverified(bytes)
                 .is_ok_and(|entry| held.account.device(entry.device).is_some());
@@ -183,6 +186,12 @@ impl Holder {
                 (WriteStatus::Stale, false)
             }
         }
+    }
+
+    /// Others keep it.
+    pub fn remove(&mut self, key: &Key) {
+        self.records.remove(key);
+        self.devices.retain(|_, known| known != key);
     }
 
     /// What is kept under `key`, as an answer with request id 0.

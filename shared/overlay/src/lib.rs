@@ -8,9 +8,11 @@
 //! * [`record`]: contact entries, and the frames that write and read records.
 //! * [`verify`]: what a reader believes of an answer.
 //! * [`placement`]: which members hold a key; everybody computes the same.
-//! * [`members`]: who counts as a member right now.
+//! * [`sealed`]: one sealed datagram between two members.
+//! * [`membership`]: who counts as a member right now.
 //! * [`holder`]: the records one member keeps.
 //! * [`lookup`], [`publish`]: a read and a write over the holders.
+//! * [`histogram`]: how long they took.
 //! * [`ring`]: [`ring::Ring`], the part a supernode embeds.
 #![deny(clippy::indexing_slicing)]
 #![forbid(unsafe_code)]
@@ -18,10 +20,10 @@
 pub mod attach;
 pub mod card;
 pub mod directory;
+pub mod histogram;
 pub mod holder;
 pub mod limits;
 pub mod lookup;
-pub mod members;
 pub mod membership;
 pub mod message;
 pub mod placement;

@@ -100,6 +100,20 @@ impl Health {
     }
 }
 
+impl Health {
+    /// In a word, for people and programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Health::Unknown => "unknown",
+            Health::Standby => "standby",
+            Health::Alive => "alive",
+            Health::Suspect => "suspect",
+            Health::Dead => "dead",
+            Health::Left => "left",
+        }
+    }
+}
+
 impl From<Service> for Health {
     fn from(service: Service) -> Health {
         match service {
@@ -522,6 +536,12 @@ impl Membership {
     /// Everybody who counts, by ascending slot.
     pub fn counted(&self) -> impl Iterator<Item = Slot> {
         (0_u32..).zip(&self.views).filter(|(_, view)| view.health.counts()).map(|(slot, _)| Slot(slot))
+    }
+
+    /// Everybody in the table, whatever is thought of them, by ascending slot.
+    pub fn known(&self) -> impl Iterator<Item = (Slot, Health)> {
+        let all = (0_u32..).zip(&self.views).map(|(slot, view)| (Slot(slot), view.health));
+        all.filter(|(_, health)| *health != Health::Unknown)
     }
 
     /// A member that counts and is not oneself, at random.

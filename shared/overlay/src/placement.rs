@@ -74,19 +74,6 @@ impl<T> Placement<T> {
     }
 }
 
-/// The holders of `key` among `members` (in any order, each once): min(8, members) of them, nearest first.
-pub fn holders(members: &[Member], key: &[u8; 16]) -> Vec<NodeId> {
-    let mut near: Vec<&Member> = members.iter().collect();
-    near.sort_by_key(|member| (member.node.distance(key), member.node));
-    let mut placement = Placement::default();
-    for member in near {
-        if placement.offer(member.node, member).is_break() {
-            break;
-        }
-    }
-    placement.holders()
-}
-
 /// Holders that must keep a write before it is acknowledged: min(3, ⌊K/2⌋ + 1).
 pub fn write_quorum(holders: usize) -> usize {
     3.min(holders / 2 + 1)
@@ -100,6 +87,19 @@ pub fn none_quorum(holders: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The holders of `key` among `members`, in any order, each once.
+    fn holders(members: &[Member], key: &[u8; 16]) -> Vec<NodeId> {
+        let mut near: Vec<&Member> = members.iter().collect();
+        near.sort_by_key(|member| (member.node.distance(key), member.node));
+        let mut placement = Placement::default();
+        for member in near {
+            if placement.offer(member.node, member).is_break() {
+                break;
+            }
+        }
+        placement.holders()
+    }
 
     fn member(node: u8, owner: u8, ip: [u8; 4]) -> Member {
         Member {

@@ -225,6 +225,11 @@ pub struct WriteRequest {
 }
 
 impl WriteRequest {
+    /// One that asks a holder. Request id 0.
+    pub fn of_holder(key: [u8; 16], account: Option<Vec<u8>>, entry: Option<Vec<u8>>) -> WriteRequest {
+        WriteRequest { id: 0, key, scope: Scope::Holder, account, entry }
+    }
+
     /// The frame.
     pub fn encode(&self) -> Frame {
         let body = MapWriter::new()

@@ -1,50 +1,81 @@
-//! The part a supernode embeds: it keeps records as a holder, walks to the holders for devices, and hands records over
-//! when members come and go.
+//! The part a supernode embeds: who is a member, who holds what, reads and writes over the holders for devices, and
+//! records handed over when members come and go.
 //!
-//! Contract: [`Ring::set_members`] with each bulletin, [`Ring::link_up`] and [`Ring::link_down`] with the fate of links to
-//! members, [`Ring::handle_frame`] with frames 16 to 19 of attached devices and linked members, [`Ring::handle_committed`]
-//! when a commit is done, [`Ring::handle_timeout`] at [`Ring::deadline`]. Drain [`Ring::poll_output`] after each. It opens
-//! no link and believes no sender: records are verified before they are kept, and again by whoever asked for them.
+//! Contract. In: [`Ring::handle_datagram`] with what begins with byte 20, whatever its source; [`Ring::handle_frame`]
+//! with frames 16 to 21 of attached devices and of members' links, and [`Ring::link_failed`] when a member's link could
+//! not be opened or broke; [`Ring::learn`] with cards from bulletins and elsewhere; [`Ring::handle_committed`] when a
+//! commit is done; [`Ring::handle_timeout`] at [`Ring::deadline`]. Drain [`Ring::poll_output`] after each.
+//!
+//! A request to a member is one sealed datagram under a random id, and so is the answer, which goes to the address that
+//! the member itself announced. What does not fit goes over a link, which the driver opens for it. Requests are
+//! idempotent and repeated. No sender is believed: records are verified before they are kept, and again by whoever asked
+//! for them; members are believed what they signed.
 
+mod asked;
+mod cards;
+mod delivery;
+mod figures;
+mod leave;
+mod place;
+mod read;
 mod repair;
-mod walk;
+mod serve;
+mod standby;
+mod timers;
+mod write;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+use std::net::SocketAddr;
 
+use rand_chacha::ChaCha20Rng;
+use rand_core::{RngCore, SeedableRng};
+use yodel_identity::credential::Credential;
+use yodel_identity::keys::SealingKey;
 use yodel_identity::node::NodeId;
 use yodel_identity::realm::Realm;
 use yodel_wire::codec::DecodeError;
 use yodel_wire::frame::{Frame, FrameKind};
 use yodel_wire::time::{Instant, Now};
 
+use crate::card::{CardError, CardsWanted, Service, decode_cards};
+use crate::directory::{Directory, Slot};
 use crate::holder::{Holder, Key};
-use crate::limits::{STANDBY, STANDBY_MEMBERS, SWEEP};
-use crate::lookup::Lookup;
-use crate::members::Members;
-use crate::placement::{Member, holders};
-use crate::publish::Publish;
-use crate::record::{Answer, ReadRequest, Scope, Standing, WriteRequest, WriteStatus, Written};
-use crate::verify::{LookupResult, Verified};
+use crate::limits::{DERIVE_PAUSE, PAIRS_MAX, STANDBY, SWEEP};
+use crate::membership::{Health, Membership, MembershipOutput, Own};
+use crate::message::Message;
+use crate::record::{Answer, ReadRequest, WriteRequest, Written};
+use crate::sealed::{Exchange, NotOpened};
+use crate::verify::LookupResult;
 
-/// Jobs of handing over that wait; the oldest goes first, and the records' next refresh makes up for it.
-const REPAIR_JOBS_MAX: usize = 16;
+use self::asked::{Pendings, Purpose};
+pub use self::figures::{Counters, Dropped, Latencies, Report};
+use self::leave::Leaving;
+use self::read::{Cached, LookupOp};
+use self::repair::Repair;
+use self::serve::Commits;
+use self::standby::Standby;
+use self::timers::{Timer, Timers};
+use self::write::{DeliveryOp, PublishOp};
 
-/// Round trips are smoothed like TCP's (RFC 6298 §2): a new one counts an eighth.
-const RTT_WEIGHT: u32 = 8;
-
-/// Who sent a frame.
+/// Who sent a frame, or is to get one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum From {
     /// A device attached here.
     Device(NodeId),
-    /// A member linked with this one.
+    /// A member; when no link with it is up, open one.
     Member(NodeId),
 }
 
 /// What a ring wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RingOutput {
+    /// Send this from the socket that members know.
+    Datagram {
+        /// Where to.
+        to: SocketAddr,
+        /// What.
+        bytes: Vec<u8>,
+    },
     /// Write this frame to the link with this member or device.
     Send {
         /// Whom to.
@@ -67,131 +98,186 @@ pub enum RingOutput {
         id: u64,
         /// What was found.
         result: LookupResult,
+        /// What it took.
+        report: Report,
     },
+    /// This member holds a newer bulletin: fetch it over a link.
+    Behind(NodeId),
+    /// Store this for the next run's [`Own::incarnation`].
+    Incarnation(u64),
+    /// What is thought of a member has changed.
+    Changed {
+        /// Whom.
+        node: NodeId,
+        /// What was thought.
+        from: Health,
+        /// What is thought now.
+        to: Health,
+    },
+    /// After [`Ring::leave`]: whatever could be handed over was, and the others are being told.
+    Left,
 }
 
-/// Counters since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Walks for reads.
-    pub lookups: u64,
-    /// Reads answered from the cache.
-    pub cached: u64,
-    /// Walks for writes.
-    pub publishes: u64,
-    /// Requests answered as a holder.
-    pub served: u64,
-    /// Records handed over to other members.
-    pub handed_over: u64,
-    /// Answers of holders that did not verify.
-    pub disbelieved: u64,
-}
-
-/// Who waits for a walk.
+/// Settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asker {
-    Device { node: NodeId, id: u64 },
-    Own { id: u64 },
+pub struct Config {
+    /// Keys agreed on ahead of need, per second, so that forged datagrams find none to agree on. 64 unless set: a
+    /// thousand members take 16 s and half a percent of a core.
+    pub derive_ahead: u32,
+    /// Agreed keys kept; [`PAIRS_MAX`] unless set.
+    pub pairs_max: usize,
+    /// Whether we begin on standby, as a newcomer does. Set unless a whole ring begins at once, as simulated ones do.
+    pub standby: bool,
 }
 
-#[derive(Debug)]
-struct LookupOp {
-    key: Key,
-    lookup: Lookup,
-    askers: Vec<Asker>,
-}
-
-#[derive(Debug)]
-struct PublishOp {
-    key: Key,
-    publish: Publish,
-    device: NodeId,
-    id: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Purpose {
-    Lookup(u64),
-    Publish(u64),
-    Repair,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Pending {
-    to: NodeId,
-    purpose: Purpose,
-    sent: Instant,
-}
-
-/// Who waits for a commit.
-#[derive(Clone, Debug)]
-enum CommitWaiter {
-    Member { node: NodeId, written: Written },
-    Publish { op: u64, written: Written },
-    Nobody,
-}
-
-#[derive(Clone, Debug)]
-struct RepairJob {
-    before: Vec<Member>,
-    after: Vec<Member>,
-    cursor: Option<Key>,
-    next: Instant,
-}
-
-#[derive(Clone, Debug)]
-struct Cached {
-    verified: Verified,
-    until: Instant,
+impl Default for Config {
+    fn default() -> Config {
+        Config { derive_ahead: 64, pairs_max: PAIRS_MAX, standby: true }
+    }
 }
 
 /// The ring as one member sees it; see the module's text.
 #[derive(Debug)]
 pub struct Ring {
     me: NodeId,
-    members: Members,
-    live: Vec<Member>,
+    config: Config,
+    membership: Membership,
+    exchange: Exchange,
+    rng: ChaCha20Rng,
     holder: Holder,
-    standby_until: Option<Instant>,
+    standby: Standby,
     lookups: BTreeMap<u64, LookupOp>,
+    fetches: BTreeMap<Key, u64>,
     publishes: BTreeMap<u64, PublishOp>,
-    pending: BTreeMap<u64, Pending>,
-    commits: BTreeMap<u64, CommitWaiter>,
-    repairs: VecDeque<RepairJob>,
-    rtts: BTreeMap<NodeId, Duration>,
+    deliveries: BTreeMap<u64, DeliveryOp>,
+    pendings: Pendings,
+    timers: Timers,
+    commits: Commits,
+    repair: Repair,
+    leaving: Option<Leaving>,
     cache: BTreeMap<Key, Cached>,
+    underived: VecDeque<NodeId>,
+    derived_at: Instant,
+    listed: BTreeMap<NodeId, Instant>,
     next_id: u64,
+    begun: Instant,
     swept: Instant,
+    wary_until: Instant,
     outputs: VecDeque<RingOutput>,
     counters: Counters,
+    latencies: Latencies,
 }
 
 impl Ring {
-    /// A ring without members and records. Whoever runs it is `me`.
-    pub fn new(now: Now, me: NodeId) -> Ring {
-        Ring {
+    /// A ring of one. `sealing` are our X25519 keys, the newest first. The incarnation given is rounded up so that others
+    /// see a new run of this program begin.
+    ///
+    /// # Errors
+    /// The credential is not a supernode's, or the addresses cannot be announced.
+    pub fn new(
+        now: Now,
+        directory: Directory,
+        own: Own,
+        sealing: &[SealingKey],
+        seed: [u8; 32],
+        config: Config,
+    ) -> Result<Ring, CardError> {
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let mut boot = [0; 8];
+        rng.fill_bytes(&mut boot);
+        let mut membership_seed = [0; 32];
+        rng.fill_bytes(&mut membership_seed);
+        let me = own.credential.node;
+        let service = if config.standby { Service::Standby } else { own.service };
+        let own = Own { incarnation: repair::first_of_run(own.incarnation), service, ..own };
+        let mut exchange = Exchange::new(me, boot, config.pairs_max);
+        exchange.set_own(now.mono, sealing);
+        let mut ring = Ring {
             me,
-            members: Members::new(me),
-            live: Vec::new(),
+            config,
+            membership: Membership::new(now, directory, own, membership_seed)?,
+            exchange,
+            rng,
             holder: Holder::new(),
-            standby_until: None,
+            standby: if config.standby { Standby::Undecided(None) } else { Standby::Over },
             lookups: BTreeMap::new(),
+            fetches: BTreeMap::new(),
             publishes: BTreeMap::new(),
-            pending: BTreeMap::new(),
-            commits: BTreeMap::new(),
-            repairs: VecDeque::new(),
-            rtts: BTreeMap::new(),
+            deliveries: BTreeMap::new(),
+            pendings: Pendings::default(),
+            timers: Timers::default(),
+            commits: Commits::default(),
+            repair: Repair::default(),
+            leaving: None,
             cache: BTreeMap::new(),
+            underived: VecDeque::new(),
+            derived_at: now.mono,
+            listed: BTreeMap::new(),
             next_id: 0,
+            begun: now.mono,
             swept: now.mono,
+            wary_until: Instant::ORIGIN,
             outputs: VecDeque::new(),
             counters: Counters::default(),
-        }
+            latencies: Latencies::default(),
+        };
+        ring.pump(now);
+        Ok(ring)
     }
 
     /// Takes in a record that an earlier run stored. The realm must hold a root statement by now.
     pub fn load(&mut self, realm: &Realm, key: Key, value: &[u8], now: Now) -> bool {
-        self.holder.load(realm, key, value, now.unix)
+        let kept = self.holder.load(realm, key, value, now.unix);
+        if kept {
+            self.repair.later(now.mono + STANDBY, key);
+        }
+        kept
+    }
+
+    /// Members that an earlier run knew, in the directory and held there already.
+    pub fn load_members(&mut self, now: Now, slots: &[Slot]) {
+        self.membership.load(slots);
+        for slot in slots {
+            self.derive_later(self.membership.node_of(*slot));
+        }
+        self.pump(now);
+    }
+
+    /// A card from a bulletin, a link or the store. `None` when it is not believed.
+    pub fn learn(&mut self, now: Now, realm: &Realm, card: &[u8]) -> Option<Slot> {
+        let slot = self.membership.learn(now, realm, card)?;
+        self.derive_later(self.membership.node_of(slot));
+        self.pump(now);
+        Some(slot)
+    }
+
+    /// Our credential, and with it the newest sealing key, was renewed.
+    pub fn renew(&mut self, now: Now, credential: Credential, sealing: &[SealingKey]) {
+        self.exchange.set_own(now.mono, sealing);
+        self.membership.renew(now, credential);
+        self.pump(now);
+    }
+
+    /// This member was revoked.
+    pub fn revoked(&mut self, now: Now, node: NodeId) {
+        self.membership.revoked(node);
+        self.pump(now);
+    }
+
+    /// The epoch of the bulletin held here.
+    pub fn set_epoch(&mut self, epoch: u64) {
+        self.membership.set_epoch(epoch);
+    }
+
+    /// Who is a member.
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// Another member that counts, at random.
+    pub fn random_member(&mut self) -> Option<NodeId> {
+        let slot = self.membership.random()?;
+        self.membership.node_of(slot)
     }
 
     /// Accounts kept here.
@@ -199,9 +285,9 @@ impl Ring {
         self.holder.len()
     }
 
-    /// Members that count now, oneself included when named.
-    pub fn live(&self) -> &[Member] {
-        &self.live
+    /// The records kept here.
+    pub fn holder(&self) -> &Holder {
+        &self.holder
     }
 
     /// Counters since the start.
@@ -209,14 +295,20 @@ impl Ring {
         self.counters
     }
 
-    /// The records kept here.
-    pub fn holder(&self) -> &Holder {
-        &self.holder
+    /// How long things took since the start.
+    pub fn latencies(&self) -> &Latencies {
+        &self.latencies
     }
 
-    /// The holders of a key among the members that count.
+    /// Key agreements computed since the start.
+    pub fn agreements(&self) -> u64 {
+        self.exchange.agreements()
+    }
+
+    /// The holders of a key, nearest first.
     pub fn holders_of(&self, key: &Key) -> Vec<NodeId> {
-        holders(&self.live, key)
+        let slots = self.membership.holders(key);
+        slots.into_iter().filter_map(|slot| self.membership.node_of(slot)).collect()
     }
 
     /// The newest entry known here of a device: kept as a holder, or cached.
@@ -226,62 +318,65 @@ impl Ring {
         kept.into_iter().chain(cached).max_by_key(|entry| entry.sequence).map(|entry| entry.bytes().to_vec())
     }
 
-    /// A bulletin names these members. Entries of whom it revoked go.
-    pub fn set_members(&mut self, now: Now, members: Vec<Member>, realm: &Realm) {
-        let first = self.members.named().is_empty();
-        if first && members.len() >= STANDBY_MEMBERS {
-            self.standby_until = Some(now.mono + STANDBY);
-        }
-        self.rtts.retain(|node, _| members.iter().any(|member| member.node == *node));
-        self.members.set(now.mono, members);
-        self.cache.clear();
-        self.sweep(now, realm);
-        self.recount(now.mono);
-    }
-
     /// Somebody was revoked: what is kept and cached of it goes.
     pub fn sweep_now(&mut self, now: Now, realm: &Realm) {
         self.cache.clear();
         self.sweep(now, realm);
     }
 
-    /// The link to a member is up.
-    pub fn link_up(&mut self, now: Now, node: NodeId) {
-        let counted = self.live.iter().any(|member| member.node == node);
-        self.members.link_up(node);
-        self.recount(now.mono);
-        if counted && !self.holder.is_empty() {
-            // It missed what was written meanwhile, or is a new process and has forgotten all.
-            let without: Vec<Member> =
-                self.live.iter().copied().filter(|member| member.node != node).collect();
-            self.push_repair(now.mono, without, self.live.clone());
-        }
-    }
-
-    /// The link to a member ended: what it was asked fails at once.
-    pub fn link_down(&mut self, now: Now, node: NodeId) {
-        self.members.link_down(now.mono, node);
-        let lost: Vec<(u64, Purpose)> = self
-            .pending
-            .iter()
-            .filter(|(_, pending)| pending.to == node)
-            .map(|(id, pending)| (*id, pending.purpose))
-            .collect();
-        for (id, purpose) in lost {
-            self.pending.remove(&id);
-            self.failed(now, node, purpose);
-        }
-        self.recount(now.mono);
-    }
-
     /// A device's link ended: nobody waits for its walks.
     pub fn device_gone(&mut self, node: NodeId) {
         for op in self.lookups.values_mut() {
-            op.askers.retain(|asker| !matches!(asker, Asker::Device { node: asker, .. } if *asker == node));
+            op.forget_device(node);
         }
     }
 
-    /// A frame of kinds 16 to 19 arrived.
+    /// A datagram that begins with byte 20 arrived; where from does not matter.
+    pub fn handle_datagram(&mut self, now: Now, realm: &Realm, bytes: &[u8]) {
+        let membership = &self.membership;
+        let key_of = |node| {
+            let card = membership.directory().card(membership.slot_of(node)?)?;
+            Some(card.credential().sealing)
+        };
+        let (node, plaintext) = match self.exchange.open(now.mono, bytes, key_of) {
+            Ok(opened) => opened,
+            Err(error) => return self.counters.dropped.count(error),
+        };
+        let Some(slot) = self.membership.slot_of(node) else {
+            return self.counters.dropped.count(NotOpened::Stranger(node));
+        };
+        self.counters.datagrams_opened += 1;
+        self.counters.bytes_opened += bytes.len() as u64;
+        match Message::decode(&plaintext) {
+            Ok(Message::Read { id, key }) => self.serve_read(node, slot, id, &key),
+            Ok(Message::Write { id, key, account, entry }) => {
+                let request = WriteRequest::of_holder(key, account, entry);
+                self.serve_write(now, node, id, &request, realm);
+            }
+            Ok(Message::Answer { id, standing, account, entries }) => {
+                let answer = Answer { account, entries, ..Answer::empty(0, standing) };
+                self.datagram_answered(now, node, id, &answer, bytes.len(), realm);
+            }
+            Ok(Message::Written { id, status, newest_entry, newest_account }) => {
+                let written = Written { newest_entry, newest_account, ..Written::new(0, status) };
+                self.datagram_written(now, node, id, &written, realm);
+            }
+            Ok(
+                message @ (Message::Ping(_)
+                | Message::Ack(_)
+                | Message::PingRequest { .. }
+                | Message::Gossip(_)
+                | Message::Digest(_)
+                | Message::Bucket { .. }
+                | Message::CardsWanted(_)
+                | Message::Cards(_)),
+            ) => self.membership.handle(now, realm, slot, message),
+            Err(_) => self.counters.dropped.unreadable += 1,
+        }
+        self.pump(now);
+    }
+
+    /// A frame of kinds 16 to 21 arrived.
     ///
     /// # Errors
     /// It cannot be read: close the link.
@@ -293,85 +388,96 @@ impl Ring {
         realm: &Realm,
     ) -> Result<(), DecodeError> {
         match frame.kind {
-            FrameKind::Write => self.handle_write(now, from, WriteRequest::decode(&frame.body)?, realm),
-            FrameKind::Read => self.handle_read(now, from, ReadRequest::decode(&frame.body)?),
+            FrameKind::Write => self.frame_write(now, from, WriteRequest::decode(&frame.body)?, realm),
+            FrameKind::Read => self.frame_read(now, realm, from, ReadRequest::decode(&frame.body)?),
             FrameKind::Written => {
                 let written = Written::decode(&frame.body)?;
-                if let Some((node, Purpose::Publish(op))) = self.answered(now.mono, from, written.id) {
-                    self.publish_written(op, node, &written);
+                if let From::Member(node) = from {
+                    self.frame_written(now, node, &written, realm);
                 }
             }
             FrameKind::Answer => {
                 let answer = Answer::decode(&frame.body)?;
-                if let Some((node, Purpose::Lookup(op))) = self.answered(now.mono, from, answer.id) {
-                    self.lookup_answered(now, op, node, &answer, realm);
+                if let From::Member(node) = from {
+                    self.frame_answered(now, node, &answer, realm);
+                }
+            }
+            FrameKind::CardsWanted => self.cards_wanted(now, from, &CardsWanted::decode(&frame.body)?),
+            FrameKind::Cards => {
+                for card in decode_cards(&frame.body)? {
+                    if let From::Member(_) = from
+                        && let Some(slot) = self.membership.learn(now, realm, card)
+                    {
+                        self.derive_later(self.membership.node_of(slot));
+                    }
                 }
             }
             _ => {}
         }
+        self.pump(now);
         Ok(())
     }
 
+    /// A link with this member could not be opened, or broke: what it was asked over it fails at once.
+    pub fn link_failed(&mut self, now: Now, realm: &Realm, node: NodeId) {
+        for purpose in self.pendings.take_linked(node) {
+            match purpose {
+                Purpose::Lookup(op) => self.lookup_failed(now, op, node, realm),
+                Purpose::Delivery { op, part } => self.delivery_failed(now, op, part, realm),
+            }
+        }
+        self.pump(now);
+    }
+
     /// Looks a key up for ourselves; [`RingOutput::Looked`] follows once or twice.
-    pub fn lookup(&mut self, now: Now, id: u64, key: Key, past_cache: bool) {
-        self.walk_read(now, Asker::Own { id }, key, past_cache);
+    pub fn lookup(&mut self, now: Now, realm: &Realm, id: u64, key: Key, past_cache: bool) {
+        self.walk_read(now, realm, Some(read::Asker::Own { id }), key, past_cache);
+        self.pump(now);
     }
 
     /// A commit is done, or failed.
-    pub fn handle_committed(&mut self, number: u64, stored: bool) {
-        let settle = |written: Written| {
-            if stored { written } else { Written::new(written.id, WriteStatus::Full) }
-        };
-        match self.commits.remove(&number) {
-            Some(CommitWaiter::Member { node, written }) => {
-                self.send(From::Member(node), settle(written).encode());
-            }
-            Some(CommitWaiter::Publish { op, written }) => {
-                let me = self.me;
-                self.publish_written(op, me, &settle(written));
-            }
-            Some(CommitWaiter::Nobody) | None => {}
-        }
+    pub fn handle_committed(&mut self, now: Now, number: u64, stored: bool) {
+        self.committed(now, number, stored);
+        self.pump(now);
     }
 
     /// The deadline has passed.
     pub fn handle_timeout(&mut self, now: Now, realm: &Realm) {
-        self.recount(now.mono);
-        let ops: Vec<u64> = self.lookups.keys().copied().collect();
-        for op in ops {
-            if let Some(lookup) = self.lookups.get_mut(&op)
-                && lookup.lookup.deadline().is_some_and(|at| now.mono >= at)
-            {
-                lookup.lookup.handle_timeout(now.mono);
-                self.drive_lookup(now, op);
+        self.membership.handle_timeout(now, realm);
+        while let Some(timer) = self.timers.due(now.mono) {
+            match timer {
+                Timer::Lookup(op) => self.lookup_timeout(now, op, realm),
+                Timer::Publish(op) => self.publish_timeout(now, op),
+                Timer::Delivery(op) => self.delivery_timeout(now, op, realm),
             }
         }
-        let ops: Vec<u64> = self.publishes.keys().copied().collect();
-        for op in ops {
-            let outcome = self.publishes.get_mut(&op).and_then(|p| p.publish.handle_timeout(now.mono));
-            if let Some(outcome) = outcome {
-                self.publish_done(op, outcome);
-            }
-        }
-        self.pending.retain(|_, pending| now.mono < pending.sent + crate::limits::OPERATION);
-        self.repair(now.mono);
+        self.pendings.expire(now.mono);
+        self.end_standby(now);
+        self.pump(now);
+        self.repair_go(now, realm);
+        self.leave_go(now, realm);
+        self.derive_go(now.mono);
         if now.mono >= self.swept + SWEEP {
             self.sweep(now, realm);
         }
+        self.pump(now);
     }
 
     /// When to call [`Ring::handle_timeout`].
-    pub fn deadline(&self, now: Now) -> Option<Instant> {
-        let lookups = self.lookups.values().filter_map(|op| op.lookup.deadline());
-        let publishes = self.publishes.values().filter_map(|op| op.publish.deadline());
-        let sweep = (!self.holder.is_empty() || !self.cache.is_empty() || !self.pending.is_empty())
+    pub fn deadline(&self) -> Option<Instant> {
+        let sweep = (!self.holder.is_empty() || !self.cache.is_empty() || !self.listed.is_empty())
             .then_some(self.swept + SWEEP);
-        lookups
-            .chain(publishes)
-            .chain(self.members.deadline(now.mono))
-            .chain(self.repairs.front().map(|job| job.next))
-            .chain(sweep)
-            .min()
+        let derive = (!self.underived.is_empty()).then_some(self.derived_at + DERIVE_PAUSE);
+        let times = [
+            self.membership.deadline(),
+            self.timers.next(),
+            self.repair.deadline(),
+            self.leaving.as_ref().and_then(Leaving::deadline),
+            sweep,
+            self.standby_deadline(),
+            derive,
+        ];
+        times.into_iter().flatten().min()
     }
 
     /// The next thing to carry out.
@@ -379,120 +485,72 @@ impl Ring {
         self.outputs.pop_front()
     }
 
-    fn handle_write(&mut self, now: Now, from: From, request: WriteRequest, realm: &Realm) {
-        match (from, request.scope) {
-            (From::Member(node), Scope::Holder) => {
-                self.counters.served += 1;
-                let (written, value) = self.keep(now, &request, realm);
-                let written = Written { id: request.id, ..written };
-                self.after_commit(request.key, value, CommitWaiter::Member { node, written });
+    /// Carries out what the membership wants.
+    fn pump(&mut self, now: Now) {
+        loop {
+            while let Some(output) = self.membership.poll_output() {
+                match output {
+                    MembershipOutput::Send { to, message } => {
+                        self.transmit(to, &message);
+                    }
+                    MembershipOutput::Changed { slot: _, node, from, to } => {
+                        self.member_changed(now, node, from, to);
+                        self.outputs.push_back(RingOutput::Changed { node, from, to });
+                    }
+                    MembershipOutput::Replaced { old: _, new } => self.member_replaced(now, new),
+                    MembershipOutput::Behind(slot) => {
+                        let node = self.membership.node_of(slot);
+                        self.outputs.extend(node.map(RingOutput::Behind));
+                    }
+                    MembershipOutput::Incarnation(number) => {
+                        self.outputs.push_back(RingOutput::Incarnation(number));
+                    }
+                }
             }
-            (From::Device(node), Scope::Holder | Scope::Walk) => self.walk_write(now, node, request, realm),
-            (From::Member(_), Scope::Walk) => {
-                self.send(from, Written::new(request.id, WriteStatus::Refused).encode());
-            }
-        }
-    }
-
-    fn handle_read(&mut self, now: Now, from: From, request: ReadRequest) {
-        match (from, request.scope) {
-            (From::Member(_), Scope::Holder) => {
-                self.counters.served += 1;
-                let answer = self.own_answer(now.mono, &request.key);
-                self.send(from, Answer { id: request.id, ..answer }.encode());
-            }
-            (From::Device(node), Scope::Holder | Scope::Walk) => {
-                let asker = Asker::Device { node, id: request.id };
-                self.walk_read(now, asker, request.key, request.past_cache);
-            }
-            (From::Member(_), Scope::Walk) => {
-                self.send(from, Answer::empty(request.id, Standing::Unreachable).encode());
+            if !self.decide_standby(now) {
+                return;
             }
         }
     }
 
-    fn own_answer(&self, now: Instant, key: &Key) -> Answer {
-        let standby = self.standby_until.is_some_and(|until| now < until);
-        self.holder.answer(key, standby)
+    /// Seals and sends a message. Returns the length of the datagram, or `None` when it cannot be sent.
+    fn transmit(&mut self, slot: Slot, message: &Message) -> Option<usize> {
+        let plaintext = message.encode()?;
+        let (node, to) = (self.membership.node_of(slot)?, self.membership.addr_of(slot)?);
+        let directory = self.membership.directory();
+        let key_of = || directory.card(slot).map(|card| card.credential().sealing);
+        let bytes = self.exchange.seal(node, key_of, &plaintext)?;
+        let length = bytes.len();
+        self.counters.datagrams_sent += 1;
+        self.counters.bytes_sent += length as u64;
+        self.outputs.push_back(RingOutput::Datagram { to, bytes });
+        Some(length)
     }
 
-    /// Writes as a holder; the second value is what must be committed first.
-    fn keep(&mut self, now: Now, request: &WriteRequest, realm: &Realm) -> (Written, Option<Vec<u8>>) {
-        let (written, changed) = self.holder.write(
-            realm,
-            request.key,
-            request.account.as_deref(),
-            request.entry.as_deref(),
-            now.unix,
-        );
-        if changed {
-            // A holder that hears of something newer must not go on telling what it once fetched.
-            self.cache.remove(&request.key);
-        }
-        let value = changed.then(|| self.holder.get(&request.key).map(crate::holder::Held::encode));
-        (written, value.flatten())
+    fn send(&mut self, to: From, frame: Frame) {
+        self.outputs.push_back(RingOutput::Send { to, frame });
     }
 
-    fn after_commit(&mut self, key: Key, value: Option<Vec<u8>>, waiter: CommitWaiter) {
-        let number = self.take_id();
-        self.commits.insert(number, waiter);
-        match value {
-            Some(value) => self.outputs.push_back(RingOutput::Commit { number, key, value: Some(value) }),
-            None => self.handle_committed(number, true),
+    fn derive_later(&mut self, node: Option<NodeId>) {
+        if self.config.derive_ahead > 0 && self.underived.len() < self.config.pairs_max {
+            self.underived.extend(node.filter(|node| *node != self.me));
         }
     }
 
-    /// Sends a request to a member, or fails it at once when its link is down.
-    fn ask(&mut self, now: Now, node: NodeId, purpose: Purpose, request: impl FnOnce(u64) -> Frame) {
-        if !self.members.is_up(node) {
-            self.failed(now, node, purpose);
+    fn derive_go(&mut self, now: Instant) {
+        if self.underived.is_empty() || now < self.derived_at + DERIVE_PAUSE {
             return;
         }
-        let id = self.take_id();
-        self.pending.insert(id, Pending { to: node, purpose, sent: now.mono });
-        self.send(From::Member(node), request(id));
-    }
-
-    fn failed(&mut self, now: Now, node: NodeId, purpose: Purpose) {
-        match purpose {
-            Purpose::Lookup(op) => {
-                if let Some(lookup) = self.lookups.get_mut(&op) {
-                    lookup.lookup.handle_failed(now.mono, node);
-                    self.drive_lookup(now, op);
-                }
-            }
-            Purpose::Publish(op) => {
-                let outcome = self.publishes.get_mut(&op).and_then(|op| op.publish.handle_failed(node));
-                if let Some(outcome) = outcome {
-                    self.publish_done(op, outcome);
-                }
-            }
-            Purpose::Repair => {}
-        }
-    }
-
-    /// Matches an answer with its request: only the member that was asked may answer.
-    fn answered(&mut self, now: Instant, from: From, id: u64) -> Option<(NodeId, Purpose)> {
-        let From::Member(node) = from else { return None };
-        if self.pending.get(&id)?.to != node {
-            return None;
-        }
-        let pending = self.pending.remove(&id)?;
-        let rtt = now.since(pending.sent);
-        self.rtts
-            .entry(node)
-            .and_modify(|known| *known = (*known * (RTT_WEIGHT - 1) + rtt) / RTT_WEIGHT)
-            .or_insert(rtt);
-        Some((node, pending.purpose))
-    }
-
-    /// Who counts has perhaps changed.
-    fn recount(&mut self, now: Instant) {
-        let live = self.members.live(now);
-        if live != self.live {
-            let before = std::mem::replace(&mut self.live, live.clone());
-            if !before.is_empty() {
-                self.push_repair(now, before, live);
+        self.derived_at = now;
+        let mut left = (self.config.derive_ahead / (1_000 / DERIVE_PAUSE.as_millis() as u32)).max(1);
+        while left > 0
+            && let Some(node) = self.underived.pop_front()
+        {
+            let card = self.membership.slot_of(node).and_then(|slot| self.membership.directory().card(slot));
+            if let Some(card) = card
+                && self.exchange.derive(node, &card.credential().sealing)
+            {
+                left -= 1;
             }
         }
     }
@@ -500,10 +558,6 @@ impl Ring {
     fn take_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
-    }
-
-    fn send(&mut self, to: From, frame: Frame) {
-        self.outputs.push_back(RingOutput::Send { to, frame });
     }
 }
 

@@ -30,7 +30,6 @@ pub(crate) struct RealmFixture {
 pub(crate) struct MemberFixture {
     pub(crate) credential: Credential,
     pub(crate) key: SigningKey,
-    #[expect(dead_code, reason = "the ring's tests seal with it")]
     pub(crate) sealing: SealingKey,
     pub(crate) addr: SocketAddr,
 }
@@ -126,6 +125,11 @@ impl RealmFixture {
     }
 
     pub(crate) fn device(&self, user: &str, number: u8) -> DeviceFixture {
+        self.device_beside(user, number, 0)
+    }
+
+    /// A device in an account with so many others.
+    pub(crate) fn device_beside(&self, user: &str, number: u8, others: u8) -> DeviceFixture {
         let aor = Aor::parse(&format!("{user}@example.net")).unwrap();
         let key = SigningKey::from_seed([0x40 | number; 32]);
         let root = SigningKey::from_seed([0x80 | number; 32]);
@@ -141,7 +145,14 @@ impl RealmFixture {
             serial: 1,
             issuer: IssuerId::default(),
         };
+        let other = |other: u8| {
+            let key = SigningKey::from_seed([0xa0 | other; 32]).public();
+            let fields = CredentialFields { node: NodeId([0xa0 | other; 16]), key, ..fields.clone() };
+            Credential::issue(&self.issuer, fields).unwrap()
+        };
+        let mut devices: Vec<Credential> = (0..others).map(other).collect();
         let credential = Credential::issue(&self.issuer, fields).unwrap();
+        devices.push(credential.clone());
         let certificate = AccountCertificate::issue(
             &self.issuer,
             AccountCertificateFields {
@@ -153,8 +164,7 @@ impl RealmFixture {
             },
         )
         .unwrap();
-        let account =
-            AccountRecord::issue(&root, certificate, 1, self.now, vec![credential.clone()]).unwrap();
+        let account = AccountRecord::issue(&root, certificate, 1, self.now, devices).unwrap();
         DeviceFixture { credential, account, key, root }
     }
 }

@@ -56,14 +56,30 @@ impl LookupResult {
 impl Verified {
     /// Believes what can be believed of an answer, and drops the rest.
     pub fn of(realm: &Realm, key: &[u8; 16], answer: &Answer, now: UnixTime) -> Verified {
+        Verified::of_known(realm, key, answer, now, &Verified::default())
+    }
+
+    /// The same, when `known` was believed just now: what is in it, byte for byte, is not verified once more.
+    pub fn of_known(
+        realm: &Realm,
+        key: &[u8; 16],
+        answer: &Answer,
+        now: UnixTime,
+        known: &Verified,
+    ) -> Verified {
         let mut verified = Verified::default();
-        let Some(account) =
-            answer.account.as_deref().and_then(|bytes| verify_account(realm, key, bytes, now))
-        else {
-            return verified;
+        let same =
+            known.account.as_ref().filter(|account| Some(account.bytes()) == answer.account.as_deref());
+        let account = match (same, answer.account.as_deref()) {
+            (Some(same), _) => Some(same.clone()),
+            (None, Some(bytes)) => verify_account(realm, key, bytes, now),
+            (None, None) => None,
         };
+        let Some(account) = account else { return verified };
         for bytes in &answer.entries {
-            if let Some(entry) = verify_entry(realm, &account, bytes, now) {
+            let same = known.contact.entries().iter().find(|entry| entry.bytes() == bytes);
+            let listed = same.filter(|entry| account.device(entry.device).is_some()).cloned();
+            if let Some(entry) = listed.or_else(|| verify_entry(realm, &account, bytes, now)) {
                 verified.contact.merge(entry);
             }
         }
@@ -128,6 +144,17 @@ pub fn verify_entry(
     }
     entry.verify_with(&device.key).ok()?;
     Some(entry)
+}
+
+/// Whether nobody honest can hold this beside that account record: no entry at all, or one that its device did not sign.
+/// An entry that ended, or whose device was revoked or removed, is no forgery; holders may hear of that later.
+pub fn is_forged(account: &AccountRecord, bytes: &[u8]) -> bool {
+    match ContactEntry::decode_unverified(bytes) {
+        Ok(entry) => {
+            account.device(entry.device).is_some_and(|device| entry.verify_with(&device.key).is_err())
+        }
+        Err(_) => true,
+    }
 }
 
 /// How long an answer may be kept at most: the life of its shortest-lived entry.

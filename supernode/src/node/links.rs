@@ -13,7 +13,7 @@ use yodel_wire::machine::{LinkId, LinkPeer, Output};
 use yodel_wire::time::{Instant, Now};
 
 use super::{Event, Supernode};
-use crate::limits::{LOGIN_PING, MEMBER_PING};
+use crate::limits::LOGIN_PING;
 
 /// One link.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl Supernode {
             Role::Waiting | Role::Device(_) | Role::Member(_) => {}
             Role::Errand if self.realm.is_login_server(&key) => {}
             Role::Errand => self.close(now, id),
-            Role::Dialing(_) => self.dialled(id),
+            Role::Dialing(node) => self.dialled(id, node),
             Role::Login if self.realm.is_login_server(&key) => {
                 self.outputs.push_back(Output::Event(Event::LoginServer { up: true }));
             }
@@ -160,6 +160,7 @@ impl Supernode {
     }
 
     fn member_frame(&mut self, now: Now, id: LinkId, node: NodeId, frame: &Frame) -> Result<(), DecodeError> {
+        self.heard_member(now, node, id, frame.kind);
         match frame.kind {
             FrameKind::Ping => self.pong(id, &frame.body)?,
             FrameKind::Pong => {
@@ -173,13 +174,19 @@ impl Supernode {
             FrameKind::Goodbye => self.close(now, id),
             FrameKind::BulletinWanted => {
                 let wanted = BulletinWanted::decode(&frame.body)?;
+                self.send_pages_to_member(id, wanted.pages_of);
                 if wanted.have_epoch < self.realm.epoch() {
                     self.send_bulletin(id);
                 }
             }
             FrameKind::Bulletin => self.take_bulletin(now, &frame.body),
             FrameKind::RevokedPage => self.take_page(now, &frame.body),
-            FrameKind::Write | FrameKind::Written | FrameKind::Read | FrameKind::Answer => {
+            FrameKind::Write
+            | FrameKind::Written
+            | FrameKind::Read
+            | FrameKind::Answer
+            | FrameKind::CardsWanted
+            | FrameKind::Cards => {
                 self.ring.handle_frame(now, RingPeer::Member(node), frame, &self.realm)?;
             }
             FrameKind::SipForward => self.sip_forward(now, node, &frame.body)?,
@@ -200,18 +207,21 @@ impl Supernode {
 
     /// Pings members and the login server.
     pub(super) fn ping_links(&mut self, now: Now) {
+        let due: Vec<(LinkId, Duration)> = self
+            .pinged_links()
+            .filter(|(_, link)| link.peer.is_some() && link.ping.is_none() && now.mono >= link.next_ping)
+            .map(|(id, link)| match link.role {
+                Role::Member(node) | Role::Dialing(node) => (id, self.member_ping_every(now.mono, node)),
+                Role::Login | Role::Errand | Role::Waiting | Role::Device(_) => (id, LOGIN_PING),
+            })
+            .collect();
         let mut pings = Vec::new();
-        for (id, link) in &mut self.links {
-            let every = match link.role {
-                Role::Member(_) => MEMBER_PING,
-                Role::Login if link.peer.is_some() => LOGIN_PING,
-                Role::Login | Role::Errand | Role::Waiting | Role::Device(_) | Role::Dialing(_) => continue,
-            };
-            if link.ping.is_none() && now.mono >= link.next_ping {
-                let nonce = self.rng.next_u64();
+        for (id, every) in due {
+            let nonce = self.rng.next_u64();
+            if let Some(link) = self.links.get_mut(&id) {
                 link.ping = Some((nonce, now.mono));
                 link.next_ping = now.mono + every;
-                pings.push((*id, nonce));
+                pings.push((id, nonce));
             }
         }
         for (id, nonce) in pings {

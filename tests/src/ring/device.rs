@@ -76,6 +76,7 @@ impl Machine for Bare {
                     versions: (VERSION, VERSION),
                     epoch: 0,
                     boot: self.boot,
+                    announcement: None,
                 };
                 self.ping_at = now.mono + PING;
                 self.say(hello.encode());

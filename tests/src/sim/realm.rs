@@ -129,8 +129,8 @@ impl SimRealm {
         let kept = self.issuer.key_file(keys);
         let mut config = Config::new(udp.to_vec(), tcp.to_vec());
         config.relay = self.relay;
-        let stored = Stored { bulletin: Some(self.bulletin.bytes().to_vec()), records };
-        yodel_supernode::node::Supernode::new(now, kept, config, &stored, self.world.seed())
+        let stored = Stored { bulletin: Some(self.bulletin.bytes().to_vec()), records, ..Stored::default() };
+        yodel_supernode::node::Supernode::new(now, kept, config, &stored, self.world.seed()).unwrap()
     }
 
     /// An account with one phone in a home of its own, at the same inner address as another's phone in its home.

@@ -365,6 +365,7 @@ impl Net {
                     version: VERSION,
                     clients: 1,
                     boot: [n; 16],
+                    announcement: None,
                 };
                 vec![welcome.encode()]
             }

@@ -20,7 +20,7 @@ use crate::limits::{
     ANSWER_MAX, ANSWER_MIN, CHECKS_MAX, DEAD_BURST, DEAD_EVERY, ERRANDS_MAX, HEARD_LATELY, HELPERS,
     PING_EVERY, PING_FORGET, SMALL_PROBES, SUSPICION, TELLERS_MAX, WRONG_MAX,
 };
-use crate::message::{Message, Probe, Sight};
+use crate::message::{Message, News, Probe, Sight};
 
 /// A ping under way.
 #[derive(Clone, Copy, Debug)]
@@ -107,12 +107,15 @@ impl Membership {
         if self.checks.len() >= CHECKS_MAX {
             return;
         }
-        self.ping(now, slot);
         let (stage, next) = if self.is_small() {
             (Stage::Counting(0), now.mono + PING_EVERY)
         } else {
             (Stage::Asked, now.mono + self.patience(slot))
         };
+        // What is told to somebody who does not answer is told in vain.
+        let doubted = teller.is_some() || !self.health(slot).counts();
+        let news = if doubted { News::default() } else { self.ride_along() };
+        self.ping_with(now, slot, news);
         self.checks.insert(slot, Check { stage, next, tellers: teller.into_iter().collect() });
         self.agenda.insert((next, slot));
     }
@@ -271,12 +274,15 @@ impl Membership {
         }
     }
 
-    pub(super) fn ping(&mut self, now: Now, slot: Slot) -> u32 {
+    fn ping(&mut self, now: Now, slot: Slot) -> u32 {
+        self.ping_with(now, slot, News::default())
+    }
+
+    fn ping_with(&mut self, now: Now, slot: Slot, news: News) -> u32 {
         self.next_number = self.next_number.wrapping_add(1);
         let number = self.next_number;
         self.pings.insert(number, Pinged { slot, at: now.mono });
         self.counters.pings += 1;
-        let news = self.ride_along();
         let probe = Probe { number, news, ..self.probe() };
         self.send(slot, Message::Ping(probe));
         number
@@ -318,7 +324,6 @@ impl Membership {
             return;
         }
         if !self.health(slot).counts() {
-            self.rumours.heard_again(slot);
             return;
         }
         let Some(name) = self.node_of(teller) else { return };
@@ -331,7 +336,6 @@ impl Membership {
             && stamp(now.mono).wrapping_sub(answered) < HEARD_LATELY.as_millis() as u32
             && !self.checks.contains_key(&slot);
         if !lately {
-            self.rumours.heard_again(slot);
             self.look_at(now, slot, Some(name));
         }
     }

@@ -8,7 +8,7 @@ use yodel_wire::time::{Instant, Now};
 use super::{Health, Membership, spread};
 use crate::card::Announcement;
 use crate::directory::Slot;
-use crate::limits::{NEWS_DELAY, NEWS_FANOUT, NEWS_IN_GOSSIP, NEWS_MAX, NEWS_ON_PING, NEWS_TOLD};
+use crate::limits::{NEWS_DELAY, NEWS_FANOUT, NEWS_IN_GOSSIP, NEWS_MANY, NEWS_MAX, NEWS_ON_PING, NEWS_TOLD};
 use crate::message::{Message, News};
 
 /// Gossips of one push: more news than fit wait for the next.
@@ -78,6 +78,11 @@ impl Rumours {
         self.rumours.is_empty()
     }
 
+    /// So many that they would keep each other from being told soon.
+    fn are_many(&self) -> bool {
+        self.rumours.len() > NEWS_MANY
+    }
+
     pub(super) fn push_due(&self, now: Instant) -> bool {
         self.next_push.is_some_and(|at| now >= at)
     }
@@ -115,7 +120,8 @@ impl Membership {
 
     /// What goes along on a ping or its answer.
     pub(super) fn ride_along(&mut self) -> News {
-        self.gather(NEWS_ON_PING, u32::MAX)
+        let room = if self.rumours.are_many() { NEWS_IN_GOSSIP } else { NEWS_ON_PING };
+        self.gather(room, u32::MAX)
     }
 
     /// News that were told fewer than `told_below` times, the least told first, as many as fit.
@@ -132,7 +138,10 @@ impl Membership {
             .map(|(slot, rumour)| (rumour.told, *slot))
             .collect();
         order.sort_unstable();
-        let often = NEWS_TOLD + usize::BITS - self.count.leading_zeros();
+        let often = match self.rumours.are_many() {
+            true => NEWS_TOLD,
+            false => NEWS_TOLD + usize::BITS - self.count.leading_zeros(),
+        };
         let mut left = room;
         for (_, slot) in order {
             if left < SIGHT_BYTES {

@@ -106,7 +106,10 @@ impl Membership {
             for slot in self.bucket(index.into(), buckets.into()) {
                 if self.node_of(slot).is_some_and(|node| theirs.iter().all(|sight| sight.node != node)) {
                     tell.push(slot);
-                    self.check(now, slot);
+                    // It lacks what we have, or holds it dead: that is hearsay like any other.
+                    if let Some(sight) = self.sight(slot) {
+                        self.told(now, from, sight);
+                    }
                 }
             }
         }

@@ -1,365 +1,376 @@
-//! Rings of one, two and three members with a device or two, on links without delay.
+//! Rings of a few members over a network that delays and loses datagrams.
+
+mod deaths;
+mod lies;
+mod reads;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::*;
-use crate::testing::{DeviceFixture, RealmFixture};
-use yodel_identity::node::OwnerTag;
+use crate::record::{Scope, Standing, WriteStatus};
+use crate::sealed::Exchange;
+use crate::testing::{DeviceFixture, MemberFixture, RealmFixture};
+use yodel_identity::keys::SigningKey;
 
-fn node(number: u8) -> NodeId {
-    NodeId([number; 16])
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const DELAY: Duration = Duration::from_millis(25);
+/// Opening a link and a round trip on it.
+const LINK_DELAY: Duration = Duration::from_millis(75);
+
+enum Event {
+    Datagram(Vec<u8>),
+    Frame(NodeId, Frame),
+    Committed(u64),
 }
+
+/// What a liar makes of what it says: nothing, or this, so much later.
+type Lie = fn(&mut ChaCha20Rng, Message) -> Option<(Message, Duration)>;
 
 struct Net {
     realm: RealmFixture,
+    directory: Directory,
     now: Now,
     rings: Vec<Ring>,
-    dead: Vec<bool>,
-    /// What holders answer is passed through this first.
-    lie: fn(NodeId, Frame) -> Frame,
-    /// Frames for devices: home, frame.
-    devices: Vec<(usize, Frame)>,
-    looked: Vec<LookupResult>,
-    commits: usize,
+    fixtures: Vec<MemberFixture>,
+    stores: Vec<BTreeMap<Key, Vec<u8>>>,
+    /// Silent: neither sends nor receives.
+    down: BTreeSet<usize>,
+    /// Members below this number do not reach the others.
+    cut: Option<usize>,
+    lies: BTreeMap<usize, Lie>,
+    loss_percent: u32,
+    rng: ChaCha20Rng,
+    wire: BTreeMap<(Instant, u64), (usize, Event)>,
+    counter: u64,
+    frames: u64,
+    answers: Vec<Frame>,
+    looked: Vec<(Instant, LookupResult, Report)>,
+    left: Vec<usize>,
 }
 
 impl Net {
-    fn new(count: u8) -> Net {
-        let realm = RealmFixture::new();
-        let now = Now { mono: Instant::from_micros(1), unix: realm.now };
-        let members: Vec<Member> =
-            (1..=count).map(|n| Member { node: node(n), owner: OwnerTag([n; 16]), ip: None }).collect();
-        let rings = (1..=count)
-            .map(|n| {
-                let mut ring = Ring::new(now, node(n));
-                ring.set_members(now, members.clone(), &realm.realm);
-                for other in (1..=count).filter(|other| *other != n) {
-                    ring.link_up(now, node(other));
-                }
-                ring
-            })
-            .collect();
-        let dead = vec![false; usize::from(count)];
-        Net { realm, now, rings, dead, lie: |_, f| f, devices: vec![], looked: vec![], commits: 0 }
+    /// So many members who know each other and are past their standby.
+    fn new(members: u16) -> Net {
+        let mut net = Net::strangers(members);
+        for index in 0..usize::from(members) {
+            net.introduce(index);
+        }
+        net.run(STANDBY + 20 * SECOND);
+        let served = |ring: &Ring| {
+            let health = |slot| ring.membership().health(slot);
+            !ring.is_standby() && ring.membership().counted().all(|slot| health(slot) == Health::Alive)
+        };
+        assert!(net.rings.iter().all(served));
+        net
     }
 
-    fn settle(&mut self) {
-        loop {
-            let mut quiet = true;
-            for index in 0..self.rings.len() {
-                let me = self.rings[index].me;
-                while let Some(output) = self.rings[index].poll_output() {
-                    quiet = false;
-                    match output {
-                        RingOutput::Commit { number, .. } => {
-                            self.commits += 1;
-                            self.rings[index].handle_committed(number, true);
-                        }
-                        RingOutput::Looked { result, .. } => self.looked.push(result),
-                        RingOutput::Send { to: From::Device(_), frame } => self.devices.push((index, frame)),
-                        RingOutput::Send { to: From::Member(to), frame } => {
-                            let to = usize::from(to.0[0]) - 1;
-                            if self.dead[index] || self.dead[to] {
-                                continue;
-                            }
-                            let frame =
-                                if frame.kind == FrameKind::Answer { (self.lie)(me, frame) } else { frame };
-                            self.rings[to]
-                                .handle_frame(self.now, From::Member(me), &frame, &self.realm.realm)
-                                .unwrap();
-                        }
+    fn strangers(members: u16) -> Net {
+        let realm = RealmFixture::new();
+        let now = Now { mono: Instant::from_micros(1_000_000), unix: realm.now };
+        let mut net = Net {
+            realm,
+            directory: Directory::new(),
+            now,
+            rings: vec![],
+            fixtures: vec![],
+            stores: vec![],
+            down: BTreeSet::new(),
+            cut: None,
+            lies: BTreeMap::new(),
+            loss_percent: 0,
+            rng: ChaCha20Rng::from_seed([5; 32]),
+            wire: BTreeMap::new(),
+            counter: 0,
+            frames: 0,
+            answers: vec![],
+            looked: vec![],
+            left: vec![],
+        };
+        for _ in 0..members {
+            net.add();
+        }
+        net
+    }
+
+    /// A member that knows nobody.
+    fn add(&mut self) -> usize {
+        let index = self.rings.len();
+        let fixture = self.realm.member(index as u16);
+        let ring = self.ring(&fixture, 1);
+        self.fixtures.push(fixture);
+        self.rings.push(ring);
+        self.stores.push(BTreeMap::new());
+        index
+    }
+
+    fn ring(&mut self, fixture: &MemberFixture, incarnation: u64) -> Ring {
+        let own = Own {
+            key: SigningKey::from_seed(*fixture.key.seed()),
+            credential: fixture.credential.clone(),
+            udp: vec![fixture.addr],
+            tcp: vec![],
+            incarnation,
+            service: Service::Alive,
+        };
+        let mut seed = [0; 32];
+        self.rng.fill_bytes(&mut seed);
+        let config = Config { derive_ahead: 0, ..Config::default() };
+        let keys = std::slice::from_ref(&fixture.sealing);
+        Ring::new(self.now, self.directory.clone(), own, keys, seed, config).unwrap()
+    }
+
+    /// It learns all cards, and the others learn its own.
+    fn introduce(&mut self, index: usize) {
+        let card = self.rings[index].own_card().unwrap();
+        for other in (0..self.rings.len()).filter(|other| *other != index) {
+            if self.down.contains(&other) {
+                continue;
+            }
+            let theirs = self.rings[other].own_card().unwrap();
+            self.rings[index].learn(self.now, &self.realm.realm, &theirs);
+            self.rings[other].learn(self.now, &self.realm.realm, &card);
+            self.drain(other);
+        }
+        self.drain(index);
+    }
+
+    /// The process ends and another begins, with or without its store.
+    fn restart(&mut self, index: usize, with_store: bool) {
+        let fixture = self.realm.member(index as u16);
+        let incarnation =
+            self.rings[index].membership().directory().card(self.rings[index].membership().me());
+        let mut ring = self.ring(&fixture, incarnation.unwrap().announcement().incarnation + 1);
+        if with_store {
+            for (key, value) in &self.stores[index] {
+                assert!(ring.load(&self.realm.realm, *key, value, self.now));
+            }
+        } else {
+            self.stores[index].clear();
+        }
+        self.rings[index] = ring;
+        self.introduce(index);
+    }
+
+    fn node(&self, index: usize) -> NodeId {
+        self.fixtures[index].credential.node
+    }
+
+    fn index_of(&self, node: NodeId) -> usize {
+        self.fixtures.iter().position(|fixture| fixture.credential.node == node).unwrap()
+    }
+
+    fn put(&mut self, after: Duration, to: usize, event: Event) {
+        self.counter += 1;
+        self.wire.insert((self.now.mono + after, self.counter), (to, event));
+    }
+
+    fn reaches(&self, from: usize, to: usize) -> bool {
+        let apart = self.cut.is_some_and(|at| (from < at) != (to < at));
+        !apart && !self.down.contains(&from) && !self.down.contains(&to)
+    }
+
+    fn drain(&mut self, index: usize) {
+        while let Some(output) = self.rings[index].poll_output() {
+            match output {
+                RingOutput::Datagram { to, bytes } => {
+                    let to = self.fixtures.iter().position(|fixture| fixture.addr == to).unwrap();
+                    assert!(bytes.len() <= yodel_wire::limits::DATAGRAM_BYTES_MAX);
+                    if self.reaches(index, to) && self.rng.next_u32() % 100 >= self.loss_percent {
+                        self.datagram(index, to, bytes);
                     }
                 }
-            }
-            if quiet {
-                return;
+                RingOutput::Send { to: From::Device(_), frame } => self.answers.push(frame),
+                RingOutput::Send { to: From::Member(node), frame } => {
+                    let to = self.index_of(node);
+                    self.frames += 1;
+                    if self.reaches(index, to) {
+                        self.put(LINK_DELAY, to, Event::Frame(self.node(index), frame));
+                    } else {
+                        let now = self.now;
+                        self.rings[index].link_failed(now, &self.realm.realm, node);
+                    }
+                }
+                RingOutput::Commit { number, key, value } => {
+                    match value {
+                        Some(value) => self.stores[index].insert(key, value),
+                        None => self.stores[index].remove(&key),
+                    };
+                    self.put(MS, index, Event::Committed(number));
+                }
+                RingOutput::Looked { id: _, result, report } => {
+                    self.looked.push((self.now.mono, result, report));
+                }
+                RingOutput::Left => self.left.push(index),
+                RingOutput::Behind(_) | RingOutput::Incarnation(_) | RingOutput::Changed { .. } => {}
             }
         }
     }
 
-    fn pass(&mut self, time: Duration) {
-        let until = self.now.mono + time;
-        self.settle();
-        while let Some(at) =
-            self.rings.iter().filter_map(|ring| ring.deadline(self.now)).min().filter(|at| *at <= until)
-        {
-            let at = at.max(self.now.mono);
-            self.now.unix = self.now.unix + at.since(self.now.mono);
-            self.now.mono = at;
-            for ring in &mut self.rings {
-                ring.handle_timeout(self.now, &self.realm.realm);
-            }
-            self.settle();
+    fn datagram(&mut self, from: usize, to: usize, bytes: Vec<u8>) {
+        let Some(lie) = self.lies.get(&from) else { return self.put(DELAY, to, Event::Datagram(bytes)) };
+        // A liar seals what it likes; so it is opened here and sealed anew with its key.
+        let exchange = |index: usize, boot: u64| {
+            let mut exchange = Exchange::new(self.node(index), boot.to_be_bytes(), 4);
+            exchange.set_own(Instant::ORIGIN, std::slice::from_ref(&self.fixtures[index].sealing));
+            exchange
+        };
+        let key = |index: usize| self.fixtures[index].sealing.public();
+        let plain = exchange(to, 0).open(self.now.mono, &bytes, |_| Some(key(from))).unwrap().1;
+        let said = Message::decode(&plain).unwrap();
+        let mut liar = exchange(from, self.counter);
+        if let Some((message, late)) = lie(&mut self.rng, said) {
+            let plain = message.encode().unwrap();
+            let public = self.fixtures[to].sealing.public();
+            let bytes = liar.seal(self.node(to), || Some(public), &plain).unwrap();
+            self.put(DELAY + late, to, Event::Datagram(bytes));
         }
-        self.now.unix = self.now.unix + until.since(self.now.mono);
-        self.now.mono = until;
     }
 
-    fn write(&mut self, home: usize, device: &DeviceFixture, sequence: u64) -> Written {
+    /// Time passes.
+    fn run(&mut self, time: Duration) {
+        let end = self.now.mono + time;
+        for index in 0..self.rings.len() {
+            self.drain(index);
+        }
+        loop {
+            let wire = self.wire.first_key_value().map(|((at, _), _)| *at);
+            let up = (0..self.rings.len()).filter(|index| !self.down.contains(index));
+            let deadline =
+                up.filter_map(|index| Some((self.rings[index].deadline()?, index))).min_by_key(|d| *d);
+            let next = wire.into_iter().chain(deadline.map(|(at, _)| at)).min();
+            let Some(next) = next.filter(|at| *at <= end) else { break };
+            self.pass_to(next);
+            let now = self.now;
+            if wire.is_some_and(|at| at <= next) {
+                let (_, (to, event)) = self.wire.pop_first().unwrap();
+                if self.down.contains(&to) {
+                    continue;
+                }
+                let ring = &mut self.rings[to];
+                match event {
+                    Event::Datagram(bytes) => ring.handle_datagram(now, &self.realm.realm, &bytes),
+                    Event::Frame(from, frame) => {
+                        ring.handle_frame(now, From::Member(from), &frame, &self.realm.realm).unwrap();
+                    }
+                    Event::Committed(number) => ring.handle_committed(now, number, true),
+                }
+                self.drain(to);
+            } else if let Some((_, index)) = deadline {
+                self.rings[index].handle_timeout(now, &self.realm.realm);
+                self.drain(index);
+            }
+        }
+        self.pass_to(end);
+    }
+
+    fn pass_to(&mut self, at: Instant) {
+        let at = at.max(self.now.mono);
+        self.now.unix = self.now.unix + at.since(self.now.mono);
+        self.now.mono = at;
+    }
+
+    fn start_write(&mut self, home: usize, device: &DeviceFixture, sequence: u64) {
         let request = WriteRequest {
             id: 7,
             key: device.key(),
             scope: Scope::Walk,
             account: Some(device.account.bytes().to_vec()),
-            entry: Some(device.entry(sequence, self.now.unix).bytes().to_vec()),
+            entry: Some(device.entry(sequence, self.realm.now).bytes().to_vec()),
         };
-        self.devices.clear();
         let from = From::Device(device.credential.node);
         self.rings[home].handle_frame(self.now, from, &request.encode(), &self.realm.realm).unwrap();
-        self.settle();
-        let (_, frame) = self.devices.pop().unwrap();
-        let written = Written::decode(&frame.body).unwrap();
-        assert_eq!(written.id, 7);
-        written
+        self.drain(home);
     }
 
-    fn read(&mut self, home: usize, device: &DeviceFixture, past_cache: bool) -> Vec<Answer> {
-        let request = ReadRequest { id: 9, key: device.key(), scope: Scope::Walk, past_cache };
-        self.devices.clear();
-        let from = From::Device(node(0xee));
+    /// Writes and waits for the answer.
+    fn write(&mut self, home: usize, device: &DeviceFixture, sequence: u64) -> Written {
+        self.answers.clear();
+        self.start_write(home, device, sequence);
+        for _ in 0..500 {
+            if let Some(frame) = self.answers.pop() {
+                return Written::decode(&frame.body).unwrap();
+            }
+            self.run(10 * MS);
+        }
+        panic!("no answer");
+    }
+
+    /// Reads as a device would; all answers until settled.
+    fn read(&mut self, home: usize, key: Key, past_cache: bool) -> Vec<Answer> {
+        self.answers.clear();
+        let request = ReadRequest { id: 9, key, scope: Scope::Walk, past_cache };
+        let from = From::Device(NodeId([0xee; 16]));
         self.rings[home].handle_frame(self.now, from, &request.encode(), &self.realm.realm).unwrap();
-        self.settle();
-        self.devices.drain(..).map(|(_, frame)| Answer::decode(&frame.body).unwrap()).collect()
+        self.drain(home);
+        for _ in 0..600 {
+            let answers: Vec<Answer> =
+                self.answers.iter().map(|frame| Answer::decode(&frame.body).unwrap()).collect();
+            if answers.last().is_some_and(|answer| answer.settled) {
+                return answers;
+            }
+            self.run(10 * MS);
+        }
+        panic!("no answer");
     }
 
-    fn sequences(&self, device: &DeviceFixture, answer: &Answer) -> Vec<u64> {
-        match LookupResult::from_answer(&self.realm.realm, &device.key(), answer, self.now.unix) {
-            LookupResult::Found { entries, .. } => entries.iter().map(|entry| entry.sequence).collect(),
+    fn standing(&mut self, home: usize, key: Key) -> Standing {
+        self.read(home, key, true).last().unwrap().standing
+    }
+
+    /// Looks up past the cache: the results, the settled one last, and what it took.
+    fn lookup(&mut self, home: usize, key: Key) -> (Vec<LookupResult>, Report) {
+        self.looked.clear();
+        self.rings[home].lookup(self.now, &self.realm.realm, 1, key, true);
+        self.drain(home);
+        for _ in 0..600 {
+            if let Some((_, _, report)) = self.looked.last().filter(|(_, _, r)| r.settled.is_some()) {
+                let report = *report;
+                return (self.looked.drain(..).map(|(_, result, _)| result).collect(), report);
+            }
+            self.run(10 * MS);
+        }
+        panic!("no answer");
+    }
+
+    /// The sequence numbers that a lookup settles on.
+    fn sequences(&mut self, home: usize, device: &DeviceFixture) -> Vec<u64> {
+        match self.lookup(home, device.key()).0.pop() {
+            Some(LookupResult::Found { entries, .. }) => entries.iter().map(|e| e.sequence).collect(),
             other => panic!("{other:?}"),
         }
     }
-}
 
-#[test]
-fn one_two_and_three_members_keep_and_find() {
-    for count in 1..=3 {
-        let mut net = Net::new(count);
-        let alice = net.realm.device("alice", 1);
-        let nothing = net.read(0, &alice, false);
-        assert_eq!(nothing.last().unwrap().standing, Standing::None, "{count} members");
-        let written = net.write(0, &alice, 1);
-        assert_eq!(written.status, WriteStatus::Stored);
-        assert_eq!(net.commits, usize::from(count), "each holder commits before it says so");
-        for home in 0..usize::from(count) {
-            assert_eq!(net.rings[home].records(), 1);
-            let answers = net.read(home, &alice, false);
-            let last = answers.last().unwrap();
-            assert!(last.settled);
-            assert_eq!(net.sequences(&alice, last), [1]);
-        }
-        assert_eq!(net.write(usize::from(count) - 1, &alice, 1).status, WriteStatus::Stored, "idempotent");
-        let newer = net.write(0, &alice, 5);
-        assert_eq!(newer.status, WriteStatus::Stored);
-        let stale = net.write(0, &alice, 4);
-        assert_eq!(stale.status, WriteStatus::Stale);
-        assert!(stale.newest_entry.is_some());
+    /// Who keeps an account's newest entry.
+    fn keepers(&self, device: &DeviceFixture, sequence: u64) -> Vec<usize> {
+        let keeps = |ring: &Ring| {
+            ring.holder.entry_of(device.credential.node).is_some_and(|entry| entry.sequence == sequence)
+        };
+        (0..self.rings.len())
+            .filter(|index| !self.down.contains(index) && keeps(&self.rings[*index]))
+            .collect()
     }
-}
 
-#[test]
-fn a_write_is_not_acknowledged_before_its_commit() {
-    let mut net = Net::new(1);
-    let alice = net.realm.device("alice", 1);
-    let request = WriteRequest {
-        id: 7,
-        key: alice.key(),
-        scope: Scope::Walk,
-        account: Some(alice.account.bytes().to_vec()),
-        entry: None,
-    };
-    let device = From::Device(alice.credential.node);
-    net.rings[0].handle_frame(net.now, device, &request.encode(), &net.realm.realm).unwrap();
-    let Some(RingOutput::Commit { number, key, value }) = net.rings[0].poll_output() else { panic!() };
-    assert_eq!((key, net.rings[0].poll_output()), (alice.key(), None));
-    net.rings[0].handle_committed(number, false);
-    let Some(RingOutput::Send { frame, .. }) = net.rings[0].poll_output() else { panic!() };
-    assert_eq!(Written::decode(&frame.body).unwrap().status, WriteStatus::Full);
-
-    let mut later = Ring::new(net.now, node(1));
-    assert!(later.load(&net.realm.realm, key, &value.unwrap(), net.now));
-    assert_eq!(later.records(), 1);
-}
-
-#[test]
-fn a_lying_holder_moves_nothing() {
-    let mut net = Net::new(3);
-    let alice = net.realm.device("alice", 1);
-    net.write(0, &alice, 1);
-    net.write(0, &alice, 2);
-    // All but member 1 lie; it asks itself and the nearest of them. First they forge a byte of the entry.
-    net.lie = |from, frame| {
-        if from == node(1) {
-            return frame;
-        }
-        let mut answer = Answer::decode(&frame.body).unwrap();
-        for entry in &mut answer.entries {
-            *entry.last_mut().unwrap() ^= 1;
-        }
-        answer.encode()
-    };
-    let answers = net.read(0, &alice, true);
-    assert_eq!(net.sequences(&alice, answers.last().unwrap()), [2]);
-    // They hide the account, then invent one.
-    net.lie = |from, frame| {
-        if from == node(1) {
-            return frame;
-        }
-        let answer = Answer::decode(&frame.body).unwrap();
-        Answer::empty(answer.id, Standing::None).encode()
-    };
-    let answers = net.read(0, &alice, true);
-    assert_eq!(net.sequences(&alice, answers.last().unwrap()), [2]);
-    net.lie = |from, frame| {
-        if from == node(1) {
-            return frame;
-        }
-        let mut answer = Answer::decode(&frame.body).unwrap();
-        answer.account = Some(vec![0x82, 0x41, 0, 0x41, 0]);
-        answer.encode()
-    };
-    let answers = net.read(0, &alice, true);
-    assert_eq!(net.sequences(&alice, answers.last().unwrap()), [2]);
-    assert_eq!(net.rings[0].counters().disbelieved, 3);
-}
-
-#[test]
-fn a_rolled_back_answer_is_replaced_by_the_second() {
-    let mut net = Net::new(3);
-    let alice = net.realm.device("alice", 1);
-    net.write(0, &alice, 1);
-    // Member 3 misses the second write.
-    net.dead[2] = true;
-    net.rings[0].link_down(net.now, node(3));
-    net.rings[1].link_down(net.now, node(3));
-    assert_eq!(net.write(0, &alice, 2).status, WriteStatus::Stored, "two of three are enough");
-    net.dead[2] = false;
-    // It asks itself first and is told better by the second holder.
-    let answers = net.read(2, &alice, true);
-    assert_eq!(answers.len(), 2);
-    assert!(!answers[0].settled && answers[1].settled);
-    assert_eq!(net.sequences(&alice, &answers[0]), [1]);
-    assert_eq!(net.sequences(&alice, &answers[1]), [2]);
-}
-
-#[test]
-fn who_comes_back_empty_is_filled() {
-    let mut net = Net::new(3);
-    net.pass(Duration::from_secs(1));
-    let (alice, bob) = (net.realm.device("alice", 1), net.realm.device("bob", 2));
-    net.write(0, &alice, 1);
-    net.write(1, &bob, 1);
-    let written_at = net.now.unix;
-    let members: Vec<Member> = net.rings[0].live().to_vec();
-    // Member 3 restarts within a second and has forgotten all.
-    for index in 0..2 {
-        net.rings[index].link_down(net.now, node(3));
+    /// The holders as one of them sees it.
+    fn holders(&self, at: usize, key: Key) -> Vec<usize> {
+        let mut holders: Vec<usize> =
+            self.rings[at].holders_of(&key).into_iter().map(|node| self.index_of(node)).collect();
+        holders.sort_unstable();
+        holders
     }
-    net.rings[2] = Ring::new(net.now, node(3));
-    net.rings[2].set_members(net.now, members, &net.realm.realm);
-    for index in 0..2 {
-        net.rings[index].link_up(net.now, node(3));
-        net.rings[2].link_up(net.now, node(index as u8 + 1));
+
+    /// Somebody who holds nothing of this key.
+    fn outsider(&self, key: Key) -> usize {
+        let holders = self.holders(0, key);
+        (0..self.rings.len()).find(|index| !holders.contains(index) && !self.down.contains(index)).unwrap()
     }
-    net.pass(Duration::from_secs(1));
-    assert_eq!(net.rings[2].records(), 2);
-    let entry = net.rings[2].newest_entry(bob.credential.node);
-    assert_eq!(entry.as_deref(), Some(bob.entry(1, written_at).bytes()));
-    let handed: u64 = net.rings.iter().map(|ring| ring.counters().handed_over).sum();
-    assert_eq!(handed, 2, "one member hands each record over, not all");
-}
 
-#[test]
-fn a_dead_member_does_not_count_after_five_seconds() {
-    let mut net = Net::new(3);
-    let alice = net.realm.device("alice", 1);
-    net.dead[2] = true;
-    for index in 0..2 {
-        net.rings[index].link_down(net.now, node(3));
+    fn devices(&self, count: u8) -> Vec<DeviceFixture> {
+        (1..=count).map(|number| self.realm.device(&format!("user{number}"), number)).collect()
     }
-    assert_eq!(net.rings[0].live().len(), 3);
-    assert_eq!(net.read(0, &alice, false).last().unwrap().standing, Standing::Unreachable);
-    net.pass(Duration::from_secs(5));
-    assert_eq!(net.rings[0].live().len(), 2);
-    assert_eq!(net.read(0, &alice, false).last().unwrap().standing, Standing::None);
-    assert_eq!(net.write(0, &alice, 1).status, WriteStatus::Stored);
-}
 
-#[test]
-fn the_cache_answers_for_a_minute_and_not_past_it() {
-    let mut net = Net::new(3);
-    let alice = net.realm.device("alice", 1);
-    net.write(0, &alice, 1);
-    net.read(1, &alice, false);
-    net.read(1, &alice, false);
-    assert_eq!(net.rings[1].counters().cached, 1);
-    net.dead[1] = true;
-    net.write(0, &alice, 2);
-    net.dead[1] = false;
-    let stale = net.read(1, &alice, false);
-    assert_eq!(net.sequences(&alice, &stale[0]), [1], "cached");
-    let fresh = net.read(1, &alice, true);
-    assert_eq!(net.sequences(&alice, fresh.last().unwrap()), [2], "past the cache");
-    net.dead[1] = true;
-    net.write(0, &alice, 3);
-    net.dead[1] = false;
-    net.pass(crate::limits::CACHE);
-    let fresh = net.read(1, &alice, false);
-    assert_eq!(net.sequences(&alice, fresh.last().unwrap()), [3]);
-}
-
-#[test]
-fn a_holder_that_hears_of_a_newer_entry_drops_what_it_cached() {
-    let mut net = Net::new(3);
-    let alice = net.realm.device("alice", 1);
-    net.write(0, &alice, 1);
-    net.read(1, &alice, false);
-    net.write(0, &alice, 2);
-    let fresh = net.read(1, &alice, false);
-    assert_eq!(net.sequences(&alice, fresh.last().unwrap()), [2]);
-}
-
-#[test]
-fn own_lookups_and_one_fetch_in_flight() {
-    let mut net = Net::new(3);
-    let alice = net.realm.device("alice", 1);
-    net.write(0, &alice, 1);
-    let now = net.now;
-    net.rings[0].lookup(now, 1, alice.key(), true);
-    net.rings[0].lookup(now, 2, alice.key(), true);
-    net.settle();
-    assert_eq!(net.rings[0].counters().lookups, 1);
-    let settled = net.looked.iter().filter(|r| matches!(r, LookupResult::Found { settled: true, .. }));
-    assert_eq!(settled.count(), 2);
-}
-
-#[test]
-fn a_newcomer_among_four_says_not_yet() {
-    let mut net = Net::new(4);
-    let alice = net.realm.device("alice", 1);
-    assert_eq!(net.read(0, &alice, false).last().unwrap().standing, Standing::Unreachable);
-    net.pass(STANDBY);
-    assert_eq!(net.read(0, &alice, false).last().unwrap().standing, Standing::None);
-}
-
-#[test]
-fn revocation_ends_entries_and_only_who_was_asked_may_answer() {
-    let mut net = Net::new(2);
-    let alice = net.realm.device("alice", 1);
-    net.write(0, &alice, 1);
-    net.realm.revoke(alice.credential.node);
-    let members = net.rings[0].live().to_vec();
-    for ring in &mut net.rings {
-        ring.set_members(net.now, members.clone(), &net.realm.realm);
+    fn total(&self, count: impl Fn(Counters) -> u64) -> u64 {
+        self.rings.iter().map(|ring| count(ring.counters())).sum()
     }
-    net.settle();
-    let answers = net.read(0, &alice, false);
-    assert_eq!(answers.last().unwrap().entries.len(), 0);
-
-    let now = net.now;
-    net.rings[0].lookup(now, 3, [9; 16], true);
-    for id in 0..64 {
-        let forged = Answer::empty(id, Standing::None).encode();
-        for from in [From::Device(node(2)), From::Member(node(3))] {
-            net.rings[0].handle_frame(now, from, &forged, &net.realm.realm).unwrap();
-        }
-    }
-    assert!(!net.rings[0].outputs.iter().any(|output| matches!(output, RingOutput::Looked { .. })));
 }

@@ -97,7 +97,8 @@ impl Machine for Probe {
             LinkEvent::Opened(_) => {
                 let credential = self.credential.clone();
                 let (role, versions) = (LinkRole::Device, (VERSION, VERSION));
-                let hello = Hello { credential, role, versions, epoch: u64::MAX, boot: self.boot };
+                let boot = self.boot;
+                let hello = Hello { credential, role, versions, epoch: u64::MAX, boot, announcement: None };
                 self.write(link, hello.encode());
             }
             LinkEvent::Frame(frame) => self.frame(now, link, &frame),

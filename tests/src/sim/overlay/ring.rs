@@ -1,13 +1,16 @@
 //! A realm of any number of supernodes, each in a /24 and of an owner of its own, with accounts to look up.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use yodel_identity::bulletin::Bulletin;
 use yodel_identity::node::NodeId;
+use yodel_overlay::directory::Directory;
 use yodel_overlay::limits::CONTACT_ENTRY_LIFE;
 use yodel_overlay::record::{ContactEntry, ContactEntryFields};
-use yodel_supernode::node::{Command, Config, Stored, Supernode};
+use yodel_overlay::ring::Config as RingConfig;
+use yodel_supernode::node::{Command, Config, KnownMembers, SharedMembers, Stored, Supernode};
 use yodel_wire::machine::Machine;
 use yodel_wire::time::Instant;
 
@@ -56,6 +59,8 @@ pub(super) struct SimRing {
     pub(super) alive: Vec<usize>,
     pub(super) accounts: Vec<Account>,
     bulletin: Bulletin,
+    /// The cards, kept once for all members.
+    directory: Directory,
     /// Where the login server stands, while there is one.
     desk: Option<NodeIndex>,
     next_bulletin: Instant,
@@ -80,12 +85,22 @@ impl SimRing {
                 Account { keys, sequence: 0, acknowledged: 0 }
             })
             .collect();
-        let mut ring =
-            SimRing { world, issuer, members, alive, accounts, bulletin, desk: None, next_bulletin };
+        let mut ring = SimRing {
+            world,
+            issuer,
+            members,
+            alive,
+            accounts,
+            bulletin,
+            directory: Directory::new(),
+            desk: None,
+            next_bulletin,
+        };
         ring.place_desk(desk_addr());
         for keys in keys {
-            ring.place(keys);
+            ring.place(keys, false);
         }
+        ring.introduce();
         ring
     }
 
@@ -104,15 +119,20 @@ impl SimRing {
         }
     }
 
-    fn place(&mut self, keys: SupernodeKeys) -> usize {
+    fn place(&mut self, keys: SupernodeKeys, newcomer: bool) -> usize {
         let now = self.world.now();
         let index = self.members.len();
         let (udp, tcp) = addrs(index);
         let mut config = Config::new(udp.clone(), tcp);
         config.allow_loopback = false;
-        let stored = Stored { bulletin: Some(self.bulletin.bytes().to_vec()), ..Stored::default() };
+        // What was agreed on ahead of need would be agreed on by everybody with everybody.
+        config.ring = RingConfig { derive_ahead: 0, standby: newcomer, ..RingConfig::default() };
+        let members =
+            KnownMembers::Shared(SharedMembers { directory: self.directory.clone(), slots: Arc::from([]) });
+        let bulletin = Some(self.bulletin.bytes().to_vec());
+        let stored = Stored { bulletin, members, ..Stored::default() };
         let seed = self.world.seed();
-        let machine = Supernode::new(now, self.issuer.key_file(&keys), config, &stored, seed);
+        let machine = Supernode::new(now, self.issuer.key_file(&keys), config, &stored, seed).unwrap();
         let place = Place { addr: udp[0], ports: vec![443], nat: None, key: keys.key.public().0 };
         let node = self.world.add(place, machine);
         self.world.with::<Supernode, _>(node, |supernode, now| {
@@ -121,6 +141,22 @@ impl SimRing {
         self.members.push(Member { node, addr: udp[0], keys, group: 0 });
         self.alive.push(index);
         index
+    }
+
+    /// Everybody knows everybody, as after a restart of all with their stores.
+    fn introduce(&mut self) {
+        let mut slots = Vec::new();
+        for member in &self.members {
+            self.world.look::<Supernode, _>(member.node, |supernode| {
+                slots.push(supernode.ring().membership().me());
+            });
+        }
+        let known = SharedMembers { directory: self.directory.clone(), slots: slots.into() };
+        for member in &self.members {
+            self.world.with::<Supernode, _>(member.node, |supernode, now| {
+                supernode.load_members(now, &known);
+            });
+        }
     }
 
     /// `kill -9` of some supernode that runs.
@@ -134,7 +170,7 @@ impl SimRing {
     pub(super) fn join(&mut self) {
         let keys = enrol(&mut self.issuer, &mut self.world, self.members.len());
         self.sign_bulletin();
-        self.place(keys);
+        self.place(keys, true);
     }
 
     /// Signs a bulletin and hands it to whoever waits for it.
