@@ -101,8 +101,8 @@ struct Pair {
     heard: bool,
     /// The peer has a newer key: it is opened with this until it uses that.
     retired: bool,
-    /// The beginning of the SHA-256 of the peer's key: two keys may share an id.
-    print: [u8; 8],
+    /// The peer's key: two keys may share an id.
+    public: SealingPublic,
     send: Zeroizing<[u8; 32]>,
     receive: Zeroizing<[u8; 32]>,
     /// Number of the datagram that last used it; wraps after four thousand million, and then only evicts badly.
@@ -189,9 +189,8 @@ impl Exchange {
     /// A member has announced itself anew: what it gets is sealed under this key from now on. What it seals under the
     /// one before is opened until it uses this.
     pub fn renewed(&mut self, node: NodeId, public: &SealingPublic) {
-        let print = print_of(public);
         for (_, pair) in self.pairs.range_mut(all_of(node)) {
-            pair.retired = pair.print != print;
+            pair.retired = pair.public != *public;
         }
     }
 
@@ -282,17 +281,24 @@ impl Exchange {
         self.opened_at = self.opened_at.max(now);
         let id = (header.sender, header.receiver_key, header.sender_key);
         if !self.pairs.contains_key(&id) {
-            let public = key_of(header.sender).ok_or(NotOpened::Stranger(header.sender))?;
-            if KeyId::of(&public) != header.sender_key {
-                return Err(NotOpened::SenderKey(header.sender));
-            }
+            let newest = key_of(header.sender).ok_or(NotOpened::Stranger(header.sender))?;
+            // Both may have renewed: it speaks to our newest key under the one before its newest.
+            let before = || self.pairs.range(all_of(header.sender)).map(|(_, pair)| pair.public);
+            let public = std::iter::once(newest)
+                .chain(before())
+                .find(|public| KeyId::of(public) == header.sender_key)
+                .ok_or(NotOpened::SenderKey(header.sender))?;
             if !self.own.iter().any(|key| key.id == header.receiver_key) {
                 return Err(NotOpened::ReceiverKey(header.sender));
             }
             if !self.may_agree(now) {
                 return Err(NotOpened::Busy(header.sender));
             }
+            let retired = newest != public;
             self.agree(header.sender, header.receiver_key, &public);
+            if let Some(pair) = self.pairs.get_mut(&id) {
+                pair.retired = retired;
+            }
         }
         self.used = self.used.wrapping_add(1);
         let pair = self.pairs.get_mut(&id).ok_or(NotOpened::Forged(header.sender))?;
@@ -331,7 +337,7 @@ impl Exchange {
         let pair = Pair {
             heard: false,
             retired: false,
-            print: print_of(public),
+            public: *public,
             send: key(&ours.public, public, self.me, node),
             receive: key(public, &ours.public, node, self.me),
             used: self.used,
@@ -383,11 +389,6 @@ fn read_header(datagram: &[u8]) -> Result<Header<'_>, NotOpened> {
 /// All pairs with a member.
 fn all_of(node: NodeId) -> RangeInclusive<(NodeId, KeyId, KeyId)> {
     (node, KeyId([0; 2]), KeyId([0; 2]))..=(node, KeyId([0xff; 2]), KeyId([0xff; 2]))
-}
-
-fn print_of(key: &SealingPublic) -> [u8; 8] {
-    let hash: [u8; 32] = Sha256::digest(key.0).into();
-    hash.first_chunk().copied().unwrap_or_default()
 }
 
 fn nonce(boot: &[u8; 8], counter: u64) -> [u8; BOX_NONCE_BYTES] {

@@ -99,6 +99,16 @@ impl RealmFixture {
         self.bulletin();
     }
 
+    /// The same with its next credential and sealing key.
+    pub(crate) fn renewed(&self, member: &MemberFixture) -> MemberFixture {
+        let sealing = SealingKey::from_bytes(Sha256::digest(*member.sealing.to_bytes()).into());
+        let mut fields = member.credential.fields().clone();
+        (fields.serial, fields.sealing) = (fields.serial + 1, sealing.public());
+        let credential = Credential::issue(&self.issuer, fields).unwrap();
+        let key = SigningKey::from_seed(*member.key.seed());
+        MemberFixture { credential, key, sealing, addr: member.addr }
+    }
+
     /// A supernode with an owner and a /24 of its own.
     pub(crate) fn member(&self, number: u16) -> MemberFixture {
         let [high, low] = number.to_be_bytes();

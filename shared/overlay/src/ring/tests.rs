@@ -3,6 +3,7 @@
 mod deaths;
 mod lies;
 mod reads;
+mod renewal;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
