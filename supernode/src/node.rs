@@ -380,6 +380,7 @@ impl Supernode {
                         self.outputs.push_back(Output::Event(Event::Looked { id, result, report }));
                     }
                     RingOutput::Behind(node) => self.fetch_bulletin(now, node),
+                    RingOutput::Expected(node) => self.warm_member(node),
                     RingOutput::Incarnation(number) => {
                         let value = Some(number.to_be_bytes().to_vec());
                         self.commit(0, REALM, INCARNATION_KEY.to_vec(), value);

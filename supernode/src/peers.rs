@@ -72,6 +72,13 @@ impl Supernode {
         }
     }
 
+    /// Has a link with a member ready for what will follow.
+    pub(crate) fn warm_member(&mut self, node: NodeId) {
+        if self.peers.get(&node).is_none_or(|peer| peer.links.is_empty() && peer.dialing.is_none()) {
+            self.dial(node);
+        }
+    }
+
     /// Opens a link to a member that the table or the bulletin tells how to reach.
     pub(crate) fn dial(&mut self, node: NodeId) -> bool {
         let Some((key, udp, tcp)) = self.reach(node) else { return false };

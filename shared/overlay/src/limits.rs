@@ -113,6 +113,9 @@ pub const CACHE: Duration = Duration::from_secs(60);
 
 /// Reads and writes of devices under way at one home; further ones are answered "unreachable" at once.
 pub const OPERATIONS_MAX: usize = 4_096;
+/// Homes of a called account that a link is opened to ahead of the call: of two devices.
+pub const HOMES_EXPECTED_MAX: usize = 4;
+
 /// Who waits for one walk: a popular account's callers. One more is told that nothing was reached, and asks again.
 pub const ASKERS_MAX: usize = 1_024;
 

@@ -103,6 +103,8 @@ pub enum RingOutput {
     },
     /// This member holds a newer bulletin: fetch it over a link.
     Behind(NodeId),
+    /// Something for this member will follow soon: open a link now.
+    Expected(NodeId),
     /// Store this for the next run's [`Own::incarnation`].
     Incarnation(u64),
     /// What is thought of a member has changed.

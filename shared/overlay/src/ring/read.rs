@@ -11,7 +11,9 @@ use super::timers::Timer;
 use super::write::Why;
 use super::{From, Report, Ring, RingOutput};
 use crate::holder::Key;
-use crate::limits::{ASKERS_MAX, CACHE, CACHE_MAX, DELIVERIES_MAX, FRESH, OPERATIONS_MAX, WARY};
+use crate::limits::{
+    ASKERS_MAX, CACHE, CACHE_MAX, DELIVERIES_MAX, FRESH, HOMES_EXPECTED_MAX, OPERATIONS_MAX, WARY,
+};
 use crate::lookup::{Lookup, Step};
 use crate::membership::Health;
 use crate::message::{Message, RequestId};
@@ -357,6 +359,7 @@ impl Ring {
                     holders: found.holders as u64,
                 };
                 self.send(From::Device(node), answer.encode());
+                self.expect_call(now, node, verified);
             }
             Some(Asker::Own { id }) => {
                 let result = match (&verified.account, found.standing) {
@@ -374,5 +377,19 @@ impl Ring {
             }
             None => {}
         }
+    }
+
+    /// A device that reads another account's record probably calls it next: the links to its homes may be opened while
+    /// the answer travels.
+    fn expect_call(&mut self, now: Now, device: NodeId, verified: &Verified) {
+        if verified.contact.device(device).is_some() {
+            return;
+        }
+        let mut homes: Vec<NodeId> =
+            verified.live(now.unix).into_iter().flat_map(|entry| entry.homes.clone()).collect();
+        homes.sort_unstable();
+        homes.dedup();
+        let homes = homes.into_iter().filter(|home| *home != self.me).take(HOMES_EXPECTED_MAX);
+        self.outputs.extend(homes.map(RingOutput::Expected));
     }
 }

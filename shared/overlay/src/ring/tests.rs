@@ -49,6 +49,7 @@ struct Net {
     answers: Vec<Frame>,
     looked: Vec<(Instant, LookupResult, Report)>,
     left: Vec<usize>,
+    expected: Vec<NodeId>,
 }
 
 impl Net {
@@ -88,6 +89,7 @@ impl Net {
             answers: vec![],
             looked: vec![],
             left: vec![],
+            expected: vec![],
         };
         for _ in 0..members {
             net.add();
@@ -204,7 +206,11 @@ impl Net {
                     self.looked.push((self.now.mono, result, report));
                 }
                 RingOutput::Left => self.left.push(index),
-                RingOutput::Behind(_) | RingOutput::Incarnation(_) | RingOutput::Changed { .. } => {}
+                RingOutput::Expected(node) => self.expected.push(node),
+                RingOutput::Behind(_)
+                | RingOutput::Expected(_)
+                | RingOutput::Incarnation(_)
+                | RingOutput::Changed { .. } => {}
             }
         }
     }

@@ -214,3 +214,20 @@ fn junk_and_strangers_cost_nothing() {
     let expected = Dropped { malformed: 2, stranger: 1, key: 1, ..Dropped::default() };
     assert_eq!((dropped, net.rings[0].agreements()), (expected, agreements));
 }
+
+#[test]
+fn links_to_the_homes_of_who_is_looked_up_are_opened_ahead() {
+    let mut net = Net::new(6);
+    let alice = net.realm.device("alice", 1);
+    net.write(1, &alice, 1);
+    let homes = alice.entry(1, net.realm.now).homes.clone();
+    net.expected.clear();
+    net.read(0, alice.key(), true);
+    assert!(homes.iter().all(|home| net.expected.contains(home)), "{:?}", net.expected);
+    net.expected.clear();
+    let request = ReadRequest { id: 9, key: alice.key(), scope: Scope::Walk, past_cache: true };
+    let own = From::Device(alice.credential.node);
+    net.rings[0].handle_frame(net.now, own, &request.encode(), &net.realm.realm).unwrap();
+    net.run(SECOND);
+    assert_eq!(net.expected, [], "nobody calls itself");
+}
