@@ -227,7 +227,7 @@ impl Homes {
             .filter(|node| self.hosts.get(*node).is_some_and(|host| host.credential.not_after < soon))
             .collect();
         for node in nodes {
-            self.write(node, CardsWanted { nodes: vec![node] }.encode());
+            self.write(node, CardsWanted { nodes: vec![node], after: None }.encode());
         }
     }
 
@@ -339,7 +339,7 @@ impl Homes {
         let Some(want) = self.wants.get_mut(&node) else { return };
         let Some(home) = homes.iter().find(|home| !want.asked.contains(&home.node)) else { return };
         want.asked.push(home.node);
-        self.write(home.node, CardsWanted { nodes: vec![node] }.encode());
+        self.write(home.node, CardsWanted { nodes: vec![node], after: None }.encode());
     }
 
     /// The relay session is over. A home stays; what was attached for the session alone is left.

@@ -300,7 +300,7 @@ mod golden {
             "announcement-body",
             yodel_identity::signed::Record::encode(&fields),
         ));
-        let wanted = CardsWanted { nodes: vec![NodeId([1; 16])] };
+        let wanted = CardsWanted { nodes: vec![NodeId([1; 16])], after: None };
         seeds.push(seed("overlay_message", "frame-cards-wanted", wanted.encode().body));
         let mut exchange = Exchange::new(NodeId([1; 16]), [7; 8], 4);
         exchange.set_own(yodel_wire::time::Instant::ORIGIN, &[SealingKey::from_bytes([3; 32])]);

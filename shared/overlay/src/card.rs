@@ -13,8 +13,9 @@
 //! | 5 | serial | of the credential it goes with |
 //! | 6, 7 | UDP and TCP addresses | at most four each, one of UDP at least |
 //!
-//! A card is a CBOR map: 1 credential, 2 announcement. Body of a `Cards` frame: 1 cards. Body of `CardsWanted`: 1 node
-//! ids; none asks for some that are good for the asker.
+//! A card is a CBOR map: 1 credential, 2 announcement. Body of a `Cards` frame: 1 cards, 2 whether more can be asked for.
+//! Body of `CardsWanted`: 1 node ids; none asks for some that are good for the asker, and a member for all, page by page:
+//! 2 the last id it got.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -285,15 +286,36 @@ pub fn cards_frames(cards: &[Vec<u8>]) -> Vec<Frame> {
     cards.chunks(CARDS_PER_FRAME).map(|cards| Frame::new(FrameKind::Cards, body(cards))).collect()
 }
 
+/// As [`cards_frames`], of a page that others follow: the last frame says so.
+pub fn page_frames(cards: &[Vec<u8>], more: bool) -> Vec<Frame> {
+    let mut frames = cards_frames(cards);
+    if more
+        && let Some(last) = frames.last_mut()
+        && let Some(cards) = cards.chunks(CARDS_PER_FRAME).next_back()
+    {
+        last.body = MapWriter::new().byte_items(1, cards).bool(2, true).finish();
+    }
+    frames
+}
+
 /// The encoded cards in the body of a `Cards` frame, none of them verified.
 ///
 /// # Errors
 /// It is no such body.
 pub fn decode_cards(body: &[u8]) -> Result<Vec<&[u8]>, DecodeError> {
+    decode_page(body).map(|(cards, _)| cards)
+}
+
+/// As [`decode_cards`], and whether there are more to be asked for.
+///
+/// # Errors
+/// It is no such body.
+pub fn decode_page(body: &[u8]) -> Result<(Vec<&[u8]>, bool), DecodeError> {
     let mut map = MapReader::parse(body)?;
     let cards = map.items(1, CARDS_PER_FRAME)?.into_iter().map(item_bytes).collect::<Result<_, _>>()?;
+    let more = map.opt_bool(2)?.unwrap_or(false);
     map.finish()?;
-    Ok(cards)
+    Ok((cards, more))
 }
 
 /// Asks for the cards of these members; of some that are good for the asker when none is named.
@@ -301,12 +323,17 @@ pub fn decode_cards(body: &[u8]) -> Result<Vec<&[u8]>, DecodeError> {
 pub struct CardsWanted {
     /// Which members, at most [`CARDS_WANTED_MAX`].
     pub nodes: Vec<NodeId>,
+    /// When none is named, by a member that wants them all: those after this one.
+    pub after: Option<NodeId>,
 }
 
 impl CardsWanted {
     /// The frame.
     pub fn encode(&self) -> Frame {
-        let body = MapWriter::new().byte_items(1, self.nodes.iter().map(|node| node.0)).finish();
+        let body = MapWriter::new()
+            .byte_items(1, self.nodes.iter().map(|node| node.0))
+            .opt_bytes(2, self.after.as_ref().map(|node| node.0.as_slice()))
+            .finish();
         Frame::new(FrameKind::CardsWanted, body)
     }
 
@@ -320,8 +347,9 @@ impl CardsWanted {
         for item in map.items(1, CARDS_WANTED_MAX)? {
             nodes.push(NodeId(item_bytes(item)?.try_into().map_err(|_| DecodeError::OutOfBounds(1))?));
         }
+        let after = map.opt_array(2)?.map(NodeId);
         map.finish()?;
-        Ok(CardsWanted { nodes })
+        Ok(CardsWanted { nodes, after })
     }
 }
 
@@ -406,7 +434,10 @@ mod tests {
         assert_eq!(frames.len(), 2);
         assert!(frames.iter().all(|frame| frame.body.len() <= yodel_wire::limits::FRAME_BODY_BYTES_MAX));
         assert_eq!(decode_cards(&frames[1].body).unwrap(), [card.as_slice()]);
-        let wanted = CardsWanted { nodes: vec![NodeId([1; 16]), NodeId([2; 16])] };
+        let page = page_frames(&vec![card.clone(); CARDS_PER_FRAME + 1], true);
+        let more: Vec<bool> = page.iter().map(|frame| decode_page(&frame.body).unwrap().1).collect();
+        assert_eq!(more, [false, true]);
+        let wanted = CardsWanted { nodes: vec![NodeId([1; 16])], after: Some(NodeId([2; 16])) };
         assert_eq!(CardsWanted::decode(&wanted.encode().body), Ok(wanted));
         assert_eq!(CardsWanted::decode(&CardsWanted::default().encode().body), Ok(CardsWanted::default()));
     }

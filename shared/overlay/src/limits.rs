@@ -131,6 +131,9 @@ pub const CARDS_PER_FRAME: usize = 20;
 /// Members that a device is told of when it attaches.
 pub const CARDS_FOR_DEVICE: usize = 8;
 
+/// Cards sent for one request for all: 16 frames, less than half of what may wait on a link.
+pub const CARDS_PER_PAGE: usize = 16 * CARDS_PER_FRAME;
+
 /// Members asked for by name in one frame.
 pub const CARDS_WANTED_MAX: usize = 32;
 

@@ -37,7 +37,7 @@ use yodel_wire::codec::DecodeError;
 use yodel_wire::frame::{Frame, FrameKind};
 use yodel_wire::time::{Instant, Now};
 
-use crate::card::{CardError, CardsWanted, Service, decode_cards};
+use crate::card::{CardError, CardsWanted, Service};
 use crate::directory::{Directory, Slot};
 use crate::holder::{Holder, Key};
 use crate::limits::{DERIVE_PAUSE, PAIRS_MAX, STANDBY, SWEEP};
@@ -160,7 +160,8 @@ pub struct Ring {
     cache: BTreeMap<Key, Cached>,
     underived: VecDeque<NodeId>,
     derived_at: Instant,
-    listed: BTreeMap<NodeId, Instant>,
+    /// Members that asked for all cards, since when, and for how many more pages they may.
+    listed: BTreeMap<NodeId, (Instant, usize)>,
     next_id: u64,
     begun: Instant,
     swept: Instant,
@@ -405,15 +406,7 @@ impl Ring {
                 }
             }
             FrameKind::CardsWanted => self.cards_wanted(now, from, &CardsWanted::decode(&frame.body)?),
-            FrameKind::Cards => {
-                for card in decode_cards(&frame.body)? {
-                    if let From::Member(_) = from
-                        && let Some(slot) = self.membership.learn(now, realm, card)
-                    {
-                        self.derive_later(self.membership.node_of(slot));
-                    }
-                }
-            }
+            FrameKind::Cards => self.take_cards(now, from, &frame.body, realm)?,
             _ => {}
         }
         self.pump(now);

@@ -1,13 +1,15 @@
 //! Cards of members, for members and devices that ask over a link.
 
 use yodel_identity::node::NodeId;
+use yodel_identity::realm::Realm;
+use yodel_wire::codec::DecodeError;
 use yodel_wire::frame::Frame;
 use yodel_wire::time::Now;
 
 use super::{From, Ring};
-use crate::card::{CardsWanted, cards_frames};
+use crate::card::{CardsWanted, cards_frames, decode_page, page_frames};
 use crate::directory::Slot;
-use crate::limits::CARDS_FOR_DEVICE;
+use crate::limits::{CARDS_FOR_DEVICE, CARDS_PER_PAGE};
 
 impl Ring {
     /// Our own card.
@@ -25,25 +27,64 @@ impl Ring {
         cards_frames(&cards.into_iter().filter_map(|slot| self.encoded(slot)).collect::<Vec<_>>())
     }
 
-    /// All members that count, ourselves among them, for a newcomer: frames of kind `Cards`.
-    pub fn cards_for_member(&self) -> Vec<Frame> {
-        cards_frames(&self.membership.counted().filter_map(|slot| self.encoded(slot)).collect::<Vec<_>>())
+    /// Members that count, ourselves among them, by ascending id, those after `after`: one page of frames.
+    fn page(&self, after: Option<NodeId>) -> Vec<Frame> {
+        let mut slots = Vec::new();
+        let directory = self.membership.directory();
+        directory.each(self.membership.counted(), |slot, member, _| {
+            if after.is_none_or(|after| member.node > after) {
+                slots.push((member.node, slot));
+            }
+        });
+        slots.sort_unstable();
+        let more = slots.len() > CARDS_PER_PAGE;
+        slots.truncate(CARDS_PER_PAGE);
+        let cards: Vec<Vec<u8>> = slots.into_iter().filter_map(|(_, slot)| self.encoded(slot)).collect();
+        page_frames(&cards, more)
     }
 
     pub(super) fn cards_wanted(&mut self, now: Now, from: From, wanted: &CardsWanted) {
         let frames = match from {
             _ if !wanted.nodes.is_empty() => self.named(&wanted.nodes),
             From::Device(_) => self.cards_for_device(),
-            // Thousands of cards are megabytes: once in a while is enough.
-            From::Member(node) if self.listed.contains_key(&node) => Vec::new(),
             From::Member(node) => {
-                self.listed.insert(node, now.mono);
-                self.cards_for_member()
+                // Thousands of cards are megabytes: all of them once in a while is enough.
+                let pages = self.membership.count() / CARDS_PER_PAGE + 2;
+                let (_, left) = self.listed.entry(node).or_insert((now.mono, pages));
+                if *left == 0 {
+                    return;
+                }
+                *left -= 1;
+                self.page(wanted.after)
             }
         };
         for frame in frames {
             self.send(from, frame);
         }
+    }
+
+    /// Cards of a member came; the next page is asked for.
+    pub(super) fn take_cards(
+        &mut self,
+        now: Now,
+        from: From,
+        body: &[u8],
+        realm: &Realm,
+    ) -> Result<(), DecodeError> {
+        let From::Member(_) = from else { return Ok(()) };
+        let (cards, more) = decode_page(body)?;
+        let mut last = None;
+        for card in cards {
+            if let Some(slot) = self.membership.learn(now, realm, card) {
+                let node = self.membership.node_of(slot);
+                self.derive_later(node);
+                last = node.max(last);
+            }
+        }
+        if more && last.is_some() {
+            self.send(from, CardsWanted { nodes: Vec::new(), after: last }.encode());
+        }
+        Ok(())
     }
 
     fn named(&self, nodes: &[NodeId]) -> Vec<Frame> {

@@ -294,7 +294,7 @@ impl Ring {
             self.commit_unasked(key);
         }
         self.cache.retain(|_, cached| now.mono < cached.until);
-        self.listed.retain(|_, at| now.mono < *at + SWEEP);
+        self.listed.retain(|_, (since, _)| now.mono < *since + SWEEP);
         let is_done = |place: &Place| match place.out_since {
             Some(since) => {
                 let is_late = now.mono >= since + REPAIR_GRACE;

@@ -207,10 +207,7 @@ impl Net {
                 }
                 RingOutput::Left => self.left.push(index),
                 RingOutput::Expected(node) => self.expected.push(node),
-                RingOutput::Behind(_)
-                | RingOutput::Expected(_)
-                | RingOutput::Incarnation(_)
-                | RingOutput::Changed { .. } => {}
+                RingOutput::Behind(_) | RingOutput::Incarnation(_) | RingOutput::Changed { .. } => {}
             }
         }
     }

@@ -100,7 +100,7 @@ fn draining_tells_one_after_the_other_and_lets_calls_go_on_until_the_deadline() 
 fn cards_cost_as_many_frames() {
     let mut rig = Rig::new(|_| {});
     let alice = rig.attach(50);
-    let wanted = CardsWanted { nodes: vec![node(10); 32] }.encode();
+    let wanted = CardsWanted { nodes: vec![node(10); 32], after: None }.encode();
     for _ in 0..20 {
         rig.frame(alice, wanted.clone());
     }

@@ -231,3 +231,32 @@ fn links_to_the_homes_of_who_is_looked_up_are_opened_ahead() {
     net.run(SECOND);
     assert_eq!(net.expected, [], "nobody calls itself");
 }
+
+#[test]
+fn a_long_table_is_handed_over_page_by_page() {
+    let mut net = Net::strangers(2);
+    net.introduce(0);
+    let members = crate::limits::CARDS_PER_PAGE as u16 + 50;
+    for number in 2..members {
+        let card = net.realm.member(number).card(1, Service::Alive).encode();
+        assert!(net.rings[0].learn(net.now, &net.realm.realm, &card).is_some());
+    }
+    let (asker, wanted) = (From::Member(net.node(1)), CardsWanted::default().encode());
+    let mut frames = VecDeque::from([wanted]);
+    let mut pages = 0;
+    // The two talk over a link that the test is.
+    while let Some(frame) = frames.pop_front() {
+        let (to, from) = match frame.kind {
+            FrameKind::CardsWanted => (0, asker),
+            _ => (1, From::Member(net.node(0))),
+        };
+        pages += usize::from(frame.kind == FrameKind::CardsWanted);
+        net.rings[to].handle_frame(net.now, from, &frame, &net.realm.realm).unwrap();
+        while let Some(output) = net.rings[to].poll_output() {
+            if let RingOutput::Send { frame, .. } = output {
+                frames.push_back(frame);
+            }
+        }
+    }
+    assert_eq!((net.rings[1].membership().count(), pages), (members.into(), 2));
+}
