@@ -469,7 +469,7 @@ impl Calls {
                 moved = true;
                 match output {
                     TransactionsOutput::Client(key, output) => self.client_output(now, realm, &key, output),
-                    TransactionsOutput::Server(key, output) => self.server_output(now, realm, &key, output),
+                    TransactionsOutput::Server(key, output) => self.server_output(now, &key, output),
                 }
             }
             for call in self.calls.values_mut() {

@@ -160,7 +160,6 @@ impl Call {
     pub(crate) fn incoming(
         now: Now,
         device: &mut Device,
-        realm: &Realm,
         base: &str,
         believed: Believed,
         mut leg: Leg,
@@ -176,7 +175,7 @@ impl Call {
         call.note(now, Some(0), Step::Received(Method::Invite));
         call.ring_until = Some(now.mono + RING_TIMEOUT_CALLEE);
         call.emit(device, now, State::Contacting);
-        call.take_terms(now, device, realm, 0, &terms.encode());
+        call.take_terms(now, device, 0, &terms.encode());
         call
     }
 
@@ -235,7 +234,7 @@ impl Call {
     }
 
     /// The caller's ACK for our answer, opened.
-    pub(crate) fn acked(&mut self, now: Now, device: &mut Device, realm: &Realm, at: usize, sealed: &Sealed) {
+    pub(crate) fn acked(&mut self, now: Now, device: &mut Device, at: usize, sealed: &Sealed) {
         self.note(now, Some(at), Step::Received(Method::Ack));
         if self.legs.get(at).is_none_or(|leg| leg.state != LegState::Accepted) {
             return;
@@ -245,7 +244,7 @@ impl Call {
             self.ended_by_peer(now, device, at, cause, None);
             return;
         }
-        self.take_terms(now, device, realm, at, &sealed.body);
+        self.take_terms(now, device, at, &sealed.body);
         self.up(now, device, at);
     }
 

@@ -266,21 +266,21 @@ impl Call {
             leg.dialog = Dialog::of_caller(leg.peer.node, &leg.invite, response);
         }
         if status.is_provisional() {
-            self.ringing(now, device, realm, at, sealed);
+            self.ringing(now, device, at, sealed);
         } else if status.is_success() {
-            self.answered(now, device, realm, at, sealed);
+            self.answered(now, device, at, sealed);
         } else {
             self.failed(now, device, realm, at, status, sealed);
         }
     }
 
-    fn ringing(&mut self, now: Now, device: &mut Device, realm: &Realm, at: usize, sealed: &Sealed) {
+    fn ringing(&mut self, now: Now, device: &mut Device, at: usize, sealed: &Sealed) {
         let Some(leg) = self.legs.get_mut(at) else { return };
         if leg.state != LegState::Inviting {
             return;
         }
         leg.state = LegState::Alerted;
-        self.take_terms(now, device, realm, at, &sealed.body);
+        self.take_terms(now, device, at, &sealed.body);
         if self.phase < Phase::Alerted {
             self.phase = Phase::Alerted;
             self.alert_until = None;
@@ -291,7 +291,7 @@ impl Call {
         }
     }
 
-    fn answered(&mut self, now: Now, device: &mut Device, realm: &Realm, at: usize, sealed: &Sealed) {
+    fn answered(&mut self, now: Now, device: &mut Device, at: usize, sealed: &Sealed) {
         let winner = self.current.filter(|_| self.answered_at.is_some());
         let winner = winner.and_then(|at| self.legs.get(at)).map(|leg| leg.peer.node);
         let lost = self.is_over() || self.phase >= Phase::Answered;
@@ -330,7 +330,7 @@ impl Call {
         }
         leg.media_keys = Some(keys.media);
         leg.plane.consent(now);
-        self.take_terms(now, device, realm, at, &answer);
+        self.take_terms(now, device, at, &answer);
         self.current = Some(at);
         let terms = device.terms(Vec::new(), &self.peer);
         let mut winner = None;

@@ -107,7 +107,7 @@ impl Calls {
             Opened::Fresh(sealed) => {
                 leg.came_by = Some(came_by);
                 leg.opened = Some(sealed);
-                self.opened_request(now, realm, found, method, request);
+                self.opened_request(now, found, method, request);
             }
             Opened::TooEarly => {
                 if leg.early.len() < EARLY_MESSAGES_MAX {
@@ -125,14 +125,7 @@ impl Calls {
         }
     }
 
-    fn opened_request(
-        &mut self,
-        now: Now,
-        realm: &Realm,
-        (id, at): (CallId, usize),
-        method: Method,
-        request: Request,
-    ) {
+    fn opened_request(&mut self, now: Now, (id, at): (CallId, usize), method: Method, request: Request) {
         let Calls { device, calls, .. } = self;
         let Some(call) = calls.get_mut(&id) else { return };
         let Some(leg) = call.legs.get_mut(at) else { return };
@@ -153,7 +146,7 @@ impl Calls {
                 if let Some(leg) = call.legs.get_mut(at) {
                     leg.respond_to(now, device, &request, Status::OK);
                 }
-                call.take_terms(now, device, realm, at, &sealed.body);
+                call.take_terms(now, device, at, &sealed.body);
             }
             (Method::Invite, Arrival::New(_)) => {
                 // Offers inside a call come later; until then 491 while one is open, else 488.
@@ -265,13 +258,13 @@ impl Calls {
             return;
         }
         if let Some(own_base) = own_base {
-            self.glare(now, realm, &own_base, &base, believed, leg, &terms);
+            self.glare(now, &own_base, &base, believed, leg, &terms);
             return;
         }
         if verdict == Admission::Mutual {
             leg.plane.consent(now);
         }
-        let mut call = Call::incoming(now, device, realm, &base, believed, leg, &terms);
+        let mut call = Call::incoming(now, device, &base, believed, leg, &terms);
         if misnamed {
             call.refuse(now, Some(0), Refusal::WrongName);
         }
@@ -308,11 +301,9 @@ impl Calls {
     }
 
     /// Both dialled. The lower Call-ID lives; the other side's attempt, if it lives, is accepted as ours.
-    #[expect(clippy::too_many_arguments, reason = "both attempts are named")]
     fn glare(
         &mut self,
         now: Now,
-        realm: &Realm,
         ours: &str,
         theirs: &str,
         believed: Believed,
@@ -347,7 +338,7 @@ impl Calls {
             call.phase = Phase::Contacting;
         }
         call.ring_until = Some(now.mono + call.ring_timeout);
-        call.take_terms(now, device, realm, at, &terms.encode());
+        call.take_terms(now, device, at, &terms.encode());
         let audio = call.audio.take();
         call.accept(now, device, audio);
     }
@@ -546,7 +537,7 @@ impl Calls {
         }
     }
 
-    pub(crate) fn server_output(&mut self, now: Now, realm: Option<&Realm>, key: &Key, output: ServerOutput) {
+    pub(crate) fn server_output(&mut self, now: Now, key: &Key, output: ServerOutput) {
         let Some((id, at)) = self.leg_of(&key.call_id) else {
             match output {
                 ServerOutput::Send { way, response } => {
@@ -567,8 +558,8 @@ impl Calls {
         let Some(leg) = call.legs.get_mut(at) else { return };
         match leg.server_output(device, key, output) {
             Some(ServerOutput::Acked(_)) => {
-                if let (Some(sealed), Some(realm)) = (leg.opened.take(), realm) {
-                    call.acked(now, device, realm, at, &sealed);
+                if let Some(sealed) = leg.opened.take() {
+                    call.acked(now, device, at, &sealed);
                 }
             }
             Some(ServerOutput::NoAck) => call.never_acked(now, device, at),

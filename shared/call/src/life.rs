@@ -6,7 +6,6 @@ use yodel_identity::account::AccountRecord;
 use yodel_identity::keys::PublicKey;
 use yodel_identity::name::Aor;
 use yodel_identity::node::NodeId;
-use yodel_identity::realm::Realm;
 use yodel_media::{AudioEnd, Ends};
 use yodel_nat::Budget;
 use yodel_sip::message::Request;
@@ -212,14 +211,7 @@ impl Call {
     }
 
     /// Terms that came in an opened message of this leg.
-    pub(crate) fn take_terms(
-        &mut self,
-        now: Now,
-        device: &mut Device,
-        realm: &Realm,
-        at: usize,
-        body: &[u8],
-    ) {
+    pub(crate) fn take_terms(&mut self, now: Now, device: &mut Device, at: usize, body: &[u8]) {
         if body.is_empty() {
             return;
         }
@@ -232,7 +224,7 @@ impl Call {
             leg.peer.homes.clone_from(&terms.homes);
         }
         leg.plane.take_report(now, &terms.report);
-        let taken = leg.plane.take(now, device, realm, &terms.sdp);
+        let taken = leg.plane.take(now, device, &terms.sdp);
         let node = leg.peer.node;
         match taken {
             Ok(0) => {}

@@ -100,6 +100,9 @@ pub const RELAY_JOINS_MAX: u32 = 6;
 /// Pause between tries to join a relay session.
 pub const RELAY_JOIN_PAUSE: Duration = Duration::from_millis(400);
 
+/// A relay that drains is looked at after this whether the packets have left it; then its session is closed.
+pub const RELAY_LEAVE: Duration = Duration::from_secs(3);
+
 /// Who hangs up before the caller's ACK waits for it this long: four round trips of a slow network.
 pub const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 

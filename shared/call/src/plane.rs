@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use yodel_identity::node::NodeId;
-use yodel_identity::realm::Realm;
 use yodel_media::{Ends, MediaEvent, MediaKeys, Session, SessionConfig, SessionOutput, Stats};
 use yodel_nat::agent::Role as IceRole;
 use yodel_nat::agent::{Agent, AgentConfig, AgentOutput, Credentials, PathChange};
@@ -189,7 +188,6 @@ impl Plane {
         &mut self,
         now: Now,
         device: &mut Device,
-        realm: &Realm,
         bytes: &[u8],
     ) -> Result<usize, sdp::SdpError> {
         if bytes.is_empty() {
@@ -214,7 +212,7 @@ impl Plane {
         }
         if !self.caller {
             for relay in relays {
-                self.join(now, device, realm, relay.node, Token(relay.token));
+                self.join(now, device, relay.node, Token(relay.token));
             }
         }
         Ok(count)
@@ -377,6 +375,7 @@ impl Plane {
             return;
         }
         self.agent.handle_timeout(now);
+        self.leave_relays(now);
         for session in self.session.iter_mut().chain(&mut self.probe) {
             session.handle_timeout(now);
         }
@@ -402,7 +401,7 @@ impl Plane {
                 RelayWay::Leg(leg) => leg.deadline(),
                 RelayWay::Waiting | RelayWay::Down => None,
             };
-            [leg, relay.retry_at]
+            [leg, relay.retry_at, relay.leave_at]
         });
         let session = self.session.as_ref().or(self.probe.as_ref()).and_then(Session::deadline);
         relays.chain([self.agent.deadline(), session]).flatten().min()

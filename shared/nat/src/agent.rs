@@ -30,7 +30,9 @@ use crate::budget::Budget;
 use crate::candidate::{Candidate, CandidateKind, CandidateRefused, canonical};
 use crate::check::{Checks, Far};
 use crate::choice::{PathKind, RelayKind, RelayRef, Route, Standing};
-use crate::limits::{FAILED_AFTER, LOCAL_CANDIDATES_MAX, LOST_AFTER, RELAYS_MAX, SHUN_UNHEARD, SILENCE};
+use crate::limits::{
+    FAILED_AFTER, LOCAL_CANDIDATES_MAX, LOST_AFTER, RELAYS_MAX, SHUN_LEAVING, SHUN_UNHEARD, SILENCE,
+};
 use crate::stun::{self, Class, Transaction};
 
 mod exchange;
@@ -274,6 +276,15 @@ impl Agent {
             None => {}
         }
         self.news(now);
+        self.step(now.mono);
+    }
+
+    /// A relay is about to go away: any other route that works is taken instead, now or as soon as one does. Until then
+    /// it carries on.
+    pub fn leave_relay(&mut self, now: Now, relay: RelayRef) {
+        if let Some(checks) = self.routes.get_mut(&Route::Relay(relay)) {
+            checks.shunned_until = Some(now.mono + SHUN_LEAVING);
+        }
         self.step(now.mono);
     }
 

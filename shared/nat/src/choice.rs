@@ -21,7 +21,7 @@
 //!    loses to any route that has answered *since the doubt began*: one that merely worked a second ago may have died
 //!    of the same cause. Until one answers, the packets stay where they are.
 //! 5. **A route left in doubt is shunned** for some seconds after it answers again, unless nothing else works: a path
-//!    that works every other second is worse than a relay.
+//!    that works every other second is worse than a relay. So is a relay that said it goes away.
 //! 6. All other working routes are kept warm by consent checks, so that rule 4 has somewhere to go.
 
 use std::cmp::Reverse;

@@ -60,6 +60,9 @@ pub const SHUN: Duration = Duration::from_secs(3);
 /// tells the two apart will not change its mind within a call, and every try costs a second of silence.
 pub const SHUN_UNHEARD: Duration = Duration::from_secs(600);
 
+/// A relay that said it goes away is not gone back to while another route works. It does not come back within a call.
+pub const SHUN_LEAVING: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// A wanted path that no route has provided for this long after the last news (a candidate, a relay) has failed. Five
 /// checks and their answers over the slowest path one could speak over are through by then.
 pub const FAILED_AFTER: Duration = Duration::from_secs(8);

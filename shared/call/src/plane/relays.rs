@@ -1,7 +1,6 @@
 //! The relay sessions of one leg: opened at our homes by the caller, joined by the callee, replaced when one dies.
 
 use yodel_identity::node::NodeId;
-use yodel_identity::realm::Realm;
 use yodel_nat::{RelayKind, RelayRef, Route};
 use yodel_relay::control::{LegKind, Reason, Token};
 use yodel_relay::leg::{Leg as RelayLeg, LegConfig, LegOutput};
@@ -13,7 +12,7 @@ use std::net::SocketAddr;
 use super::{Plane, PlaneEvent};
 use crate::device::Device;
 use crate::event::{CallsOutput, RelayLink};
-use crate::limits::{RELAY_JOIN_PAUSE, RELAY_JOINS_MAX, RELAYS_MAX};
+use crate::limits::{RELAY_JOIN_PAUSE, RELAY_JOINS_MAX, RELAY_LEAVE, RELAYS_MAX};
 
 pub(super) struct RelaySession {
     pub(super) node: NodeId,
@@ -22,6 +21,8 @@ pub(super) struct RelaySession {
     pub(super) told: bool,
     pub(super) joins: u32,
     pub(super) retry_at: Option<Instant>,
+    /// It drains: closed then, if nothing goes over it any more.
+    pub(super) leave_at: Option<Instant>,
     pub(super) way: RelayWay,
 }
 
@@ -52,26 +53,24 @@ impl Plane {
         self.insert_relay(node, token, true, RelayWay::Leg(Box::new(leg)));
     }
 
-    pub(super) fn join(&mut self, now: Now, device: &mut Device, realm: &Realm, node: NodeId, token: Token) {
+    pub(super) fn join(&mut self, now: Now, device: &mut Device, node: NodeId, token: Token) {
         let known = self.relays.values().any(|relay| relay.token == token);
         if known || self.relays.len() >= RELAYS_MAX || self.closed || self.leaving {
             return;
         }
-        // The address comes from the bulletin, never from the peer.
-        let named = realm.bulletin().is_some_and(|bulletin| bulletin.supernode(node).is_some());
+        // The address comes from the bulletin or a verified card, never from the peer.
         let way = if let Some(link) = device.relay_link(node) {
             RelayWay::Leg(Box::new(RelayLeg::join(now, config(link), token)))
-        } else if named {
+        } else {
             device.out.push_back(CallsOutput::RelayLinkWanted(node));
             RelayWay::Waiting
-        } else {
-            return;
         };
         self.insert_relay(node, token, false, way);
     }
 
     fn insert_relay(&mut self, node: NodeId, token: Token, by_us: bool, way: RelayWay) {
-        let relay = RelaySession { node, token, by_us, told: false, joins: 1, retry_at: None, way };
+        let (retry_at, leave_at) = (None, None);
+        let relay = RelaySession { node, token, by_us, told: false, joins: 1, retry_at, leave_at, way };
         self.relays.insert(RelayRef(self.next_relay), relay);
         self.next_relay += 1;
         self.events.push_back(PlaneEvent::RelayAsked(node));
@@ -169,7 +168,13 @@ impl Plane {
                     self.events.push_back(PlaneEvent::RelayUp);
                 }
                 LegNews::Changed(kind) => self.agent.add_relay(now, at, relay_kind(kind)),
-                LegNews::Draining => self.move_relay(now, device),
+                LegNews::Draining => {
+                    self.agent.leave_relay(now, at);
+                    if let Some(relay) = self.relays.get_mut(&at).filter(|relay| relay.by_us) {
+                        relay.leave_at = Some(now.mono + RELAY_LEAVE);
+                    }
+                    self.move_relay(now, device);
+                }
                 LegNews::Down(reason) => self.relay_down(now, device, at, reason),
             }
         }
@@ -184,10 +189,29 @@ impl Plane {
             relay.retry_at = Some(now.mono + RELAY_JOIN_PAUSE);
             return;
         }
-        self.refused = Some(reason);
         self.events.push_back(PlaneEvent::RelayDown(reason_text(reason)));
+        if reason == Reason::Finished {
+            return;
+        }
+        self.refused = Some(reason);
         if relay.by_us {
             self.move_relay(now, device);
+        }
+    }
+
+    /// Sessions at relays that drain are closed as soon as the packets go another way.
+    pub(super) fn leave_relays(&mut self, now: Now) {
+        let used = self.path.map(|path| path.route);
+        for (at, relay) in &mut self.relays {
+            if relay.leave_at.take_if(|due| *due <= now.mono).is_none() {
+                continue;
+            }
+            if used == Some(Route::Relay(*at)) || used.is_none() {
+                relay.leave_at = Some(now.mono + RELAY_LEAVE);
+            } else if let RelayWay::Leg(leg) = &mut relay.way {
+                self.agent.remove_relay(now, *at);
+                leg.close(now);
+            }
         }
     }
 

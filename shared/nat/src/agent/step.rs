@@ -113,7 +113,7 @@ impl Agent {
             self.sounding = false;
             self.silent = false;
             if let Some(left) = current.filter(|_| in_doubt).and_then(|left| self.routes.get_mut(&left)) {
-                left.shunned_until = Some(now + SHUN);
+                left.shunned_until = left.shunned_until.max(Some(now + SHUN));
             }
             if self.role == Role::Controlling
                 && let Some(checks) = self.routes.get_mut(&route)
