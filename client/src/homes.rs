@@ -134,6 +134,8 @@ pub struct Homes {
     last_round: Option<Instant>,
     /// When one that answered a probe has waited for those as near.
     ripe: Option<Instant>,
+    /// A home died: who else did?
+    alarmed: bool,
     redirects: u32,
     cards: Option<Bucket>,
     outputs: VecDeque<HomesOutput>,
@@ -164,6 +166,7 @@ impl Homes {
             next_round: None,
             last_round: None,
             ripe: None,
+            alarmed: false,
             redirects: 0,
             cards: None,
             outputs: VecDeque::new(),

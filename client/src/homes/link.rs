@@ -305,11 +305,20 @@ impl Homes {
 
     /// Ends an attachment in order, for its own good reasons.
     pub(super) fn leave(&mut self, now: Now, node: NodeId) {
+        self.end_all(now, node, false);
+    }
+
+    /// Ends attempts that will not succeed.
+    pub(super) fn give_up(&mut self, now: Now, node: NodeId) {
+        self.end_all(now, node, true);
+    }
+
+    fn end_all(&mut self, now: Now, node: NodeId, failed: bool) {
         let open: Vec<LinkId> =
             self.attachments.iter().filter(|(_, a)| a.node == node).map(|(link, _)| *link).collect();
         self.fallbacks.retain(|f| f.node != node);
         for link in open {
-            self.end_link(now, link, true, false);
+            self.end_link(now, link, true, failed);
         }
     }
 
@@ -333,6 +342,7 @@ impl Homes {
                 self.switch = None;
             }
             if failed {
+                self.alarmed |= was_warm;
                 self.hosts.failed(now.mono, node, &mut self.rng);
             }
         }

@@ -14,6 +14,15 @@ use crate::limits::{PROBE_ADDRESSES, PROBE_EVERY, PROBE_NEWS, PROBE_PAUSE, PROBE
 impl Homes {
     /// Attaches where something is missing, as far as it is known whereto.
     pub(super) fn fill(&mut self, now: Now, links: &mut LinkIds) {
+        self.attach_missing(now, links);
+        // The cold one is tried without delay; should it have died too, the probes tell long before the attempt ends.
+        let may_measure = self.last_round.is_none_or(|at| now.mono >= at + PROBE_PAUSE);
+        if std::mem::take(&mut self.alarmed) && may_measure && !self.stopped {
+            self.begin_round(now);
+        }
+    }
+
+    fn attach_missing(&mut self, now: Now, links: &mut LinkIds) {
         self.ripe = None;
         while !self.stopped && self.wanted() > 0 {
             // A relay that is warm already makes a home at no cost.
@@ -90,10 +99,16 @@ impl Homes {
     /// When a round of probes came to its end: who was silent, and whether a home is worth leaving.
     pub(super) fn decided(&mut self, now: Now, links: &mut LinkIds) {
         let Some(silent) = self.prober.take_decided() else { return };
+        let began = self.last_round;
+        let somebody = self.hosts.iter().any(|(_, h)| h.probed.is_some_and(|p| Some(p.at) >= began));
         for node in silent {
             if let Some(host) = self.hosts.get_mut(node) {
                 host.silent = true;
                 host.probed = None;
+            }
+            // Others answer and this one does not, to neither probe nor handshake: no use to wait for it.
+            if somebody && self.is_only_opening(node) {
+                self.give_up(now, node);
             }
         }
         let nearer = self.nearer(now);
@@ -101,6 +116,11 @@ impl Homes {
             self.switch = Some(switch);
             self.attempt(now, switch.to, links);
         }
+    }
+
+    fn is_only_opening(&self, node: NodeId) -> bool {
+        let mut attempts = self.attachments.values().filter(|attachment| attachment.node == node).peekable();
+        attempts.peek().is_some() && attempts.all(|attachment| matches!(attachment.stage, Stage::Opening))
     }
 
     /// A supernode so much nearer than one of the two homes that it is worth the change; never during a call.

@@ -10,7 +10,7 @@ use yodel_wire::frame::FrameKind;
 
 use self::net::{Net, node};
 use super::*;
-use crate::limits::HOSTS_MAX;
+use crate::limits::{HOSTS_MAX, PROBE_DECIDE};
 
 const MILLI: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -68,6 +68,20 @@ fn the_cold_one_replaces_a_dead_home_at_once() {
     let (down, up) = (net.down_at(node(1)), net.up_at(node(3)));
     assert_eq!(net.warm(), [node(2), node(3)]);
     assert!(up.since(down) <= 4 * 90 * MILLI, "a handshake and a hello: {:?}", up.since(down));
+}
+
+#[test]
+fn a_cold_one_that_died_as_well_is_not_waited_for() {
+    let mut net = net(&[10, 60, 90, 120, 150]);
+    net.run(10 * SECOND);
+    for dead in [1, 3, 4] {
+        net.get(dead).is_dead = true;
+    }
+    net.homes.set_active(net.now, true);
+    net.run(6 * SECOND);
+    let waited = net.up_at(node(5)).since(net.down_at(node(1)));
+    assert_eq!(net.warm(), [node(2), node(5)]);
+    assert!(waited <= PROBE_DECIDE + 4 * 150 * MILLI, "probes, and one attempt: {waited:?}");
 }
 
 #[test]
