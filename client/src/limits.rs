@@ -38,6 +38,10 @@ pub const ENTRY_LIFE: Duration = Duration::from_secs(90 * 60);
 pub const ENTRY_REFRESH: Duration = Duration::from_secs(30 * 60);
 /// A write unacknowledged for this long is written again, through the other home.
 pub const WRITE_RETRY: Duration = Duration::from_secs(1);
+/// What one home acknowledged is read back through the other after this: by then every holder has it.
+pub const CHECK_AFTER: Duration = Duration::from_secs(2);
+/// Writes of one entry that could not be read back, until the next refresh: the other home may be the one that lies.
+pub const DOUBTS_MAX: u32 = 3;
 /// Pause after a write that was refused.
 pub const WRITE_REFUSED: Duration = Duration::from_secs(5);
 /// The account record is read back and re-sent this often; it lives for 30 days.

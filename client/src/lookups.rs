@@ -5,7 +5,8 @@
 //! settled result; a found one may come before it, so that a call can start with the first valid answer.
 //!
 //! The first home is asked, the second 300 ms later. "No such account" from one home is asked of the other too: one
-//! lying home must not make an account vanish, however often it says so.
+//! lying home must not make an account vanish, however often it says so. What one home was told to write is read back
+//! through another, and through that one alone.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -27,6 +28,8 @@ pub enum Asker {
     Call(yodel_call::event::LookupId),
     /// The phone itself, for its own records.
     Own,
+    /// The phone itself: whether what it wrote through one home can be read through this other.
+    ReadBack(NodeId),
     /// Somebody is about to become a contact.
     Contact(Aor),
     /// A user who wants to know whom a call would reach.
@@ -48,6 +51,8 @@ struct Pending {
     key: [u8; 16],
     past_cache: bool,
     began: Instant,
+    /// The one home to ask.
+    through: Option<NodeId>,
     asked: Vec<NodeId>,
     /// Homes that said there is no such account. Each counts once, whatever it repeats.
     none: BTreeSet<NodeId>,
@@ -88,6 +93,15 @@ impl Lookups {
 
     /// Asks for the records of an account.
     pub fn start(&mut self, now: Now, asker: Asker, aor: &Aor, past_cache: bool) {
+        self.begin(now, asker, aor, past_cache, None);
+    }
+
+    /// Asks this home alone for the phone's own records, past its cache.
+    pub fn start_through(&mut self, now: Now, own: &Aor, home: NodeId) {
+        self.begin(now, Asker::ReadBack(home), own, true, Some(home));
+    }
+
+    fn begin(&mut self, now: Now, asker: Asker, aor: &Aor, past_cache: bool, through: Option<NodeId>) {
         if self.pending.len() >= LOOKUPS_MAX {
             self.outputs.push_back(LookupsOutput::Result(asker, LookupResult::Unreachable));
             return;
@@ -100,6 +114,7 @@ impl Lookups {
                 key: aor.key(),
                 past_cache,
                 began: now.mono,
+                through,
                 asked: Vec::new(),
                 none: BTreeSet::new(),
                 unreachable: BTreeSet::new(),
@@ -111,7 +126,10 @@ impl Lookups {
 
     fn ask_next(&mut self, id: u64) {
         let Some(pending) = self.pending.get_mut(&id) else { return };
-        let Some(home) = self.homes.iter().find(|home| !pending.asked.contains(home)) else { return };
+        let fits = |home: &&NodeId| {
+            !pending.asked.contains(home) && pending.through.is_none_or(|only| only == **home)
+        };
+        let Some(home) = self.homes.iter().find(fits) else { return };
         pending.asked.push(*home);
         let request =
             ReadRequest { id, key: pending.key, scope: Scope::Walk, past_cache: pending.past_cache };
@@ -139,7 +157,8 @@ impl Lookups {
             LookupResult::Unreachable => pending.unreachable.insert(home),
         };
         let heard = pending.none.union(&pending.unreachable).count();
-        if heard >= self.homes.len().min(2) && pending.found.is_none() {
+        let enough = if pending.through.is_some() { 1 } else { self.homes.len().min(2) };
+        if heard >= enough && pending.found.is_none() {
             self.finish(answer.id);
         } else {
             self.ask_next(answer.id);
@@ -179,7 +198,9 @@ impl Lookups {
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
     pub fn deadline(&self) -> Option<Instant> {
         let next = |p: &Pending| {
-            let second = p.asked.len() < 2 && self.homes.iter().any(|home| !p.asked.contains(home));
+            let second = p.through.is_none()
+                && p.asked.len() < 2
+                && self.homes.iter().any(|home| !p.asked.contains(home));
             p.began + if second { LOOKUP_SECOND_WAY } else { LOOKUP }
         };
         self.pending.values().map(next).min()
@@ -260,6 +281,20 @@ mod tests {
         lookups.set_homes(Vec::new());
         lookups.set_homes(vec![HONEST]);
         assert!(matches!(lookups.poll_output(), Some(LookupsOutput::Frame(HONEST, _))));
+    }
+
+    #[test]
+    fn a_read_back_asks_one_home_alone() {
+        let mut lookups = Lookups::new();
+        lookups.set_homes(vec![LIAR, HONEST]);
+        lookups.start_through(now(), &Aor::parse("bob@example.net").unwrap(), HONEST);
+        assert!(matches!(lookups.poll_output(), Some(LookupsOutput::Frame(HONEST, _))));
+        let later = Now { mono: now().mono + 2 * LOOKUP_SECOND_WAY, ..now() };
+        lookups.handle_timeout(later);
+        assert!(lookups.poll_output().is_none());
+        assert_eq!(lookups.deadline(), Some(now().mono + LOOKUP));
+        assert_eq!(say(&mut lookups, LIAR, Standing::None), [], "it was not asked");
+        assert_eq!(say(&mut lookups, HONEST, Standing::None), [LookupResult::NoSuchAccount]);
     }
 
     #[test]

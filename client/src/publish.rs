@@ -6,7 +6,8 @@
 //!
 //! Before the first entry of a start, the records are read back: the sequence is the highest ever seen plus one, never
 //! the clock. A write that is not acknowledged goes again through the other home. *Online* means that the newest entry
-//! is acknowledged by enough holders.
+//! is acknowledged by enough holders. What one home acknowledged is read back through the other: a home that only says
+//! so would make this device unreachable without a word.
 
 use std::collections::VecDeque;
 
@@ -19,7 +20,9 @@ use yodel_overlay::verify::LookupResult;
 use yodel_wire::frame::Frame;
 use yodel_wire::time::{Instant, Now};
 
-use crate::limits::{ACCOUNT_REFRESH, ENTRY_LIFE, ENTRY_REFRESH, WRITE_REFUSED, WRITE_RETRY};
+use crate::limits::{
+    ACCOUNT_REFRESH, CHECK_AFTER, DOUBTS_MAX, ENTRY_LIFE, ENTRY_REFRESH, WRITE_REFUSED, WRITE_RETRY,
+};
 
 /// What the publisher wants done or tells.
 #[derive(Debug)]
@@ -28,6 +31,8 @@ pub enum PublisherOutput {
     Frame(NodeId, Frame),
     /// Look up the own account, past every cache.
     ReadBack,
+    /// The same through this home alone; [`Publisher::handle_checked`] gets the result.
+    Check(NodeId),
     /// Keep this sequence number.
     Sequence(u64),
     /// A new entry was signed: calls answer with it.
@@ -71,6 +76,10 @@ pub struct Publisher {
     need_account: bool,
     next_id: u64,
     online: bool,
+    /// When the newest entry is read back, and through which home.
+    check: Option<(Instant, NodeId)>,
+    /// Checks in a row that did not find it.
+    doubts: u32,
     outputs: VecDeque<PublisherOutput>,
 }
 
@@ -99,6 +108,8 @@ impl Publisher {
             need_account: true,
             next_id: 0,
             online: false,
+            check: None,
+            doubts: 0,
             outputs: VecDeque::new(),
         }
     }
@@ -166,7 +177,7 @@ impl Publisher {
     }
 
     /// A home reports on a write.
-    pub fn handle_written(&mut self, now: Now, written: &Written) {
+    pub fn handle_written(&mut self, now: Now, home: NodeId, written: &Written) {
         let Stage::Writing { id, .. } = self.stage else { return };
         if written.id != id {
             return;
@@ -179,6 +190,8 @@ impl Publisher {
                 }
                 self.stage = Stage::Settled { since: now.mono };
                 self.set_online(true);
+                let other = self.homes.iter().find(|other| **other != home);
+                self.check = other.filter(|_| self.doubts < DOUBTS_MAX).map(|o| (now.mono + CHECK_AFTER, *o));
             }
             WriteStatus::Stale => {
                 let newest = written.newest_entry.as_deref().and_then(|bytes| {
@@ -205,6 +218,40 @@ impl Publisher {
         }
     }
 
+    /// What the other home finds of this device's own entry.
+    pub fn handle_checked(&mut self, now: Now, home: NodeId, result: &LookupResult) {
+        let Stage::Settled { .. } = self.stage else { return };
+        let found = match result {
+            LookupResult::Found { entries, settled, .. } => {
+                let own = entries.iter().find(|entry| entry.device == self.credential.node);
+                let found = own.map_or(0, |entry| entry.sequence);
+                if found < self.sequence && !settled {
+                    return;
+                }
+                found
+            }
+            LookupResult::NoSuchAccount => {
+                self.need_account = true;
+                0
+            }
+            // It cannot tell.
+            LookupResult::Unreachable => return,
+        };
+        if found == self.sequence {
+            self.doubts = 0;
+            return;
+        }
+        self.doubts += 1;
+        if found > self.sequence {
+            self.sequence = found;
+            self.rewrite(now);
+        } else if let Some(via) = self.homes.iter().position(|other| *other == home) {
+            // The same again, through who did not find it.
+            self.next_id += 1;
+            self.send(now, self.next_id, via);
+        }
+    }
+
     /// Says farewell: the holders keep a tombstone, so that callers learn at once that nobody is there.
     pub fn withdraw(&mut self, now: Now) {
         if !self.homes.is_empty() && self.online {
@@ -226,12 +273,18 @@ impl Publisher {
             }
         }
         self.stage = Stage::Withdrawn;
+        self.check = None;
         self.set_online(false);
     }
 
     /// Retries, refreshes.
     pub fn handle_timeout(&mut self, now: Now) {
-        if self.deadline().is_none_or(|deadline| deadline > now.mono) {
+        if let Some((_, home)) = self.check.take_if(|(at, _)| *at <= now.mono)
+            && matches!(self.stage, Stage::Settled { .. })
+        {
+            self.outputs.push_back(PublisherOutput::Check(home));
+        }
+        if self.stage_deadline().is_none_or(|deadline| deadline > now.mono) {
             return;
         }
         match self.stage {
@@ -245,6 +298,7 @@ impl Publisher {
                 if self.account_sent.is_none_or(|sent| now.mono.since(sent) >= ACCOUNT_REFRESH) {
                     self.need_account = true;
                 }
+                self.doubts = 0;
                 self.rewrite(now);
             }
             Stage::Refused { .. } => self.rewrite(now),
@@ -253,6 +307,10 @@ impl Publisher {
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
     pub fn deadline(&self) -> Option<Instant> {
+        self.stage_deadline().into_iter().chain(self.check.map(|(at, _)| at)).min()
+    }
+
+    fn stage_deadline(&self) -> Option<Instant> {
         match self.stage {
             Stage::Homeless | Stage::Withdrawn => None,
             Stage::ReadingBack { since } => Some(since + crate::limits::LOOKUP + WRITE_RETRY),

@@ -1,14 +1,14 @@
 //! A home that lies, in a realm of three supernodes: what it forges, replays, exchanges or keeps back moves no call,
 //! and `why` on the attacked side names it. All supernodes lie alike where a lie is added, one where it takes away.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use yodel::command::{CallId, Cause, PathKind};
 use yodel_call::timeline::Refusal;
-use yodel_overlay::record::{Answer, ContactEntry};
+use yodel_overlay::record::{Answer, ContactEntry, WriteRequest};
 use yodel_sip::envelope::Envelope;
 use yodel_sip::ids::Ids;
 use yodel_sip::message::{Message, Request, RequestParts, Response};
@@ -386,4 +386,37 @@ fn a_home_that_swallows_all_it_should_carry_is_gone_around() {
     let alerted = scene.realm[alice].when(call, "alerted").unwrap();
     assert!(alerted.since(began) <= SECOND, "{:?}", alerted.since(began));
     assert!(scene.realm.timeline_says(alice, call, "by the other home too"));
+}
+
+#[test]
+fn a_home_that_only_says_it_wrote_is_found_out_through_the_other() {
+    for seed in 0..8 {
+        let (mut realm, alice, _) = pair(seed, CONE, CONE);
+        // It keeps the account record and lets the contact entry fall, whatever it acknowledges.
+        let mut liar = None;
+        let fallen = Rc::new(Cell::new(0));
+        let counted = fallen.clone();
+        let others: Vec<NodeIndex> = realm.phones.iter().map(|phone| phone.node).collect();
+        let members: Vec<NodeIndex> = realm.supernodes.iter().map(|supernode| supernode.node).collect();
+        realm.world.set_tamper(Some(Box::new(move |from, to, frame| {
+            let by_carol = !others.contains(&from) && !members.contains(&from);
+            if frame.kind != FrameKind::Write || !by_carol || *liar.get_or_insert(to) != to {
+                return vec![frame];
+            }
+            let mut write = WriteRequest::decode(&frame.body).unwrap();
+            write.entry = None;
+            counted.set(counted.get() + 1);
+            vec![write.encode()]
+        })));
+        let carol = realm.phone("carol", CONE);
+        assert!(realm.run_until(5 * SECOND, |realm| realm[carol].online), "so it was told");
+        assert_eq!(fallen.get(), 1, "seed {seed}");
+        realm.befriend(alice, carol);
+        realm[carol].manners = Manners::Answer(SECOND / 2);
+        let name = realm[carol].aor.clone();
+        let call = realm.dial(alice, &name);
+        assert!(realm.reaches(alice, call, "media", 5 * SECOND), "seed {seed}");
+        realm.hangup(alice, Some(call));
+        realm.run_for(2 * SECOND);
+    }
 }

@@ -33,7 +33,7 @@ impl Client {
             }
             FrameKind::Written => {
                 if let Ok(written) = Written::decode(&frame.body) {
-                    self.publisher.handle_written(now, &written);
+                    self.publisher.handle_written(now, home, &written);
                 }
             }
             FrameKind::SipDeliver => {
@@ -114,6 +114,9 @@ impl Client {
                 self.homes.write(home, frame);
             }
             LookupsOutput::Result(Asker::Own, result) => self.publisher.handle_read_back(now, &result),
+            LookupsOutput::Result(Asker::ReadBack(home), result) => {
+                self.publisher.handle_checked(now, home, &result);
+            }
             LookupsOutput::Result(Asker::Call(id), result) => {
                 self.calls.handle_lookup(now, &self.realm, id, result);
             }
@@ -146,6 +149,7 @@ impl Client {
                 self.homes.write(home, frame);
             }
             PublisherOutput::ReadBack => self.lookups.start(now, Asker::Own, &self.aor, true),
+            PublisherOutput::Check(home) => self.lookups.start_through(now, &self.aor, home),
             PublisherOutput::Sequence(sequence) => {
                 self.store(SELF, SEQUENCE, sequence.to_be_bytes().to_vec())
             }
