@@ -88,6 +88,18 @@ fn real_supernodes_come_die_return_and_leave() {
     realm.run_login_server().unwrap();
     until(&realm, first, |status| status["login_server"] == true);
 
+    // Draining is told, waited for and taken back; nobody is attached, so there is nothing to wait for.
+    let (code, drained, said) = command(&["drain", "--wait", "--deadline", "5s"], &dir);
+    assert_eq!(
+        (code, &drained["draining"], &drained["clients"]),
+        (Some(0), &true.into(), &0.into()),
+        "{said}"
+    );
+    assert_eq!(realm.supernode_status(first).unwrap()["draining"], true);
+    until(&realm, second, |status| status["members"] == 2);
+    let (code, drained, _) = command(&["undrain"], &dir);
+    assert_eq!((code, &drained["draining"]), (Some(0), &false.into()));
+
     // SIGHUP is survived; SIGTERM ends it cleanly, and it leaves the realm.
     let mut process = realm.supernodes[first].process.take().unwrap();
     process.signal(Signal::SIGHUP);

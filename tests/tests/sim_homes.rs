@@ -119,3 +119,39 @@ fn the_clients_of_dead_homes_spread_over_the_others() {
     realm.run_for(10 * SECOND);
     assert_eq!(online(&realm), 90);
 }
+
+/// The caller's homes have the entry of an earlier start in their caches: the call that fails by it reads past them.
+#[test]
+fn an_entry_in_a_cache_holds_up_a_call_and_does_not_lose_it() {
+    let mut read_again = 0;
+    for seed in 0..8 {
+        let mut realm = SimRealm::new(seed, 16);
+        let [alice, bob] = ["alice", "bob"].map(|name| realm.phone(name, Where::Public));
+        realm.all_online();
+        realm.befriend(alice, bob);
+        realm[bob].manners = Manners::Answer(SECOND / 2);
+        let callee = realm[bob].aor.clone();
+        for _ in 0..3 {
+            let call = realm.dial(alice, &callee);
+            assert!(
+                realm.reaches(alice, call, "media", 3 * SECOND),
+                "{}",
+                stories(&mut realm, &[alice, bob])
+            );
+            read_again += u32::from(realm.timeline_says(alice, call, "past every cache"));
+            realm.hangup(alice, Some(call));
+            realm.run_for(SECOND);
+            for home in realm.homes(bob) {
+                command(&mut realm, home, Command::Drain { within: Duration::ZERO });
+            }
+            realm.kill_phone(bob);
+            realm.restart_phone(bob);
+            realm.all_online();
+            for home in 0..16 {
+                command(&mut realm, home, Command::Undrain);
+            }
+        }
+        settled(&mut realm, &[alice, bob]).unwrap();
+    }
+    assert!(read_again > 0, "no cache was ever in the way");
+}
