@@ -43,7 +43,7 @@ use yodel_wire::time::{Instant, Now};
 pub use self::hosts::HOSTS;
 use self::hosts::{Host, Hosts, Probed};
 use self::link::{Attachment, Fallback, Stage};
-use self::probe::Prober;
+use self::probe::{Answered, Prober};
 use crate::limits::{
     ATTACH, CARD_WANTED, CREDENTIAL_RENEWAL, HOMES_WARM, LOOKUP_SECOND_WAY, PING_ACTIVE, PING_IDLE,
     PONG_ACTIVE, PONG_IDLE, PROBE_PATIENCE, PROBE_PAUSE, RELAY_LINKS_MAX,
@@ -376,13 +376,20 @@ impl Homes {
 
     /// A STUN datagram that is no answer to anybody else. True when it was the answer to a probe.
     pub fn handle_stun(&mut self, now: Now, from: SocketAddr, bytes: &[u8], links: &mut LinkIds) -> bool {
-        let Some((node, addr, rtt)) = self.prober.handle_stun(now.mono, from, bytes) else { return false };
+        let Some(answered) = self.prober.handle_stun(now.mono, from, bytes) else { return false };
+        let Answered { node, addr, rtt, stay_away } = answered;
+        // Who is attached there already has room.
+        let is_full = !stay_away.is_zero() && !self.is_busy(node);
         if let Some(host) = self.hosts.get_mut(node) {
             let shorter = |old: &Probed| old.rtt <= rtt && now.mono.since(old.at) < PROBE_PAUSE;
             if !host.probed.as_ref().is_some_and(shorter) {
                 host.probed = Some(Probed { rtt, addr, at: now.mono });
             }
             host.silent = false;
+            host.is_full = is_full;
+        }
+        if is_full {
+            self.hosts.wait(now.mono, node, stay_away, &mut self.rng);
         }
         self.decided(now, links);
         self.fill(now, links);

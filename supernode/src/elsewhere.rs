@@ -1,7 +1,8 @@
 //! What devices learn of the other members: cards to remember, and where to go instead of here.
 //!
 //! Who is sent elsewhere must cost next to nothing, for it happens when half of the realm comes at once: no signature is
-//! checked, nothing is remembered. Each is sent to another member, drawn at random, and comes back at a time of its own.
+//! checked, nothing is remembered. Phones that probe before they attach hear it without even a handshake. Each is sent to
+//! another member, drawn at random, and comes back at a time of its own.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -91,13 +92,23 @@ impl Supernode {
         (self.devices.len() >= self.config.clients_max && !is_attached()).then_some(RefuseReason::Full)
     }
 
+    /// What a probe hears: for how long to stay away, zero while there is room.
+    pub(crate) fn stay_away(&mut self) -> Duration {
+        let has_room = self.devices.len() < self.config.clients_max && self.waiting.len() < HALF_OPEN_MAX;
+        if has_room && !self.is_leaving() { Duration::ZERO } else { self.come_back() }
+    }
+
+    fn come_back(&mut self) -> Duration {
+        let jitter = u64::from(self.rng.next_u32()) % COME_BACK.as_secs().max(1);
+        COME_BACK + Duration::from_secs(jitter)
+    }
+
     /// "Not here": where to go, and when to come back.
     pub(crate) fn elsewhere(&mut self, reason: RefuseReason) -> Refuse {
         let redirect = self.ring.random_member();
-        let jitter = u64::from(self.rng.next_u32()) % COME_BACK.as_secs().max(1);
         Refuse {
             reason,
-            come_back: COME_BACK + Duration::from_secs(jitter),
+            come_back: self.come_back(),
             redirect,
             card: redirect.and_then(|node| self.card_of(node)),
         }

@@ -461,14 +461,16 @@ impl Machine for Supernode {
 
     fn handle_datagram(&mut self, now: Now, from: SocketAddr, datagram: &[u8]) {
         let known = match DatagramKind::of(datagram) {
-            DatagramKind::Stun => match yodel_nat::server::answer(from, datagram) {
-                Some(bytes) => {
-                    self.counters.stun_answers += 1;
-                    self.outputs.push_back(Output::Datagram { to: from, bytes });
-                    true
+            DatagramKind::Stun => {
+                match yodel_nat::server::answer_probe(from, datagram, || self.stay_away()) {
+                    Some(bytes) => {
+                        self.counters.stun_answers += 1;
+                        self.outputs.push_back(Output::Datagram { to: from, bytes });
+                        true
+                    }
+                    None => self.echo.calls.handle_datagram(now, from, datagram),
                 }
-                None => self.echo.calls.handle_datagram(now, from, datagram),
-            },
+            }
             DatagramKind::RelayData | DatagramKind::RelayControl => {
                 self.relay.handle_datagram(now, from, datagram);
                 true

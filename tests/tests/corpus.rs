@@ -448,6 +448,7 @@ mod golden {
         };
         vec![
             seed("stun", "request", binding_request(transaction).unwrap()),
+            seed("stun", "probe", yodel_nat::stun::probe_request(transaction).unwrap()),
             seed("stun", "answer", binding_answer(transaction, addr("203.0.113.7:5060")).unwrap()),
             seed("stun", "answer-v6", binding_answer(transaction, addr("[2001:db8::1]:5060")).unwrap()),
             seed("stun", "check", check.encode("pass").unwrap()),

@@ -43,6 +43,8 @@ pub(super) struct Host {
     pub(super) probed: Option<Probed>,
     /// It did not answer the last probe.
     pub(super) silent: bool,
+    /// It answered a probe that it has no room, and was not asked whereto instead.
+    pub(super) is_full: bool,
 }
 
 /// An answered probe.
@@ -67,6 +69,7 @@ impl Host {
             order,
             probed: None,
             silent: false,
+            is_full: false,
         }
     }
 

@@ -244,6 +244,7 @@ impl Homes {
         let shut = self.udp_seems_shut();
         let Some(host) = self.hosts.get_mut(node) else { return };
         host.not_before = None;
+        host.is_full = false;
         // A nearer home that UDP does not reach is none.
         let is_switch = self.switch.is_some_and(|switch| switch.to == node);
         let (udp, has_tcp) = (host.udp_addr(), !host.tcp.is_empty() && !is_switch);

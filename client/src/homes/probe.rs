@@ -24,6 +24,17 @@ struct Probe {
     sent: Instant,
 }
 
+/// An answer to a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Answered {
+    pub(super) node: NodeId,
+    /// Which of its addresses.
+    pub(super) addr: SocketAddr,
+    pub(super) rtt: Duration,
+    /// It has no room, for so long; zero when it has.
+    pub(super) stay_away: Duration,
+}
+
 #[derive(Debug)]
 struct Round {
     targets: Vec<(NodeId, SocketAddr)>,
@@ -62,22 +73,22 @@ impl Prober {
         self.decided.take()
     }
 
-    /// A datagram that is the answer to a probe: who answered, from where, after how long.
-    pub(super) fn handle_stun(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        bytes: &[u8],
-    ) -> Option<(NodeId, SocketAddr, Duration)> {
+    /// A datagram that is the answer to a probe.
+    pub(super) fn handle_stun(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) -> Option<Answered> {
         let peek = stun::peek(bytes).filter(|peek| peek.class == Class::Success)?;
         let probe = self.probes.get(&peek.transaction)?;
         if canonical(probe.to) != canonical(from) {
             return None;
         }
-        let answer = (probe.node, probe.to, now.since(probe.sent));
+        let answer = Answered {
+            node: probe.node,
+            addr: probe.to,
+            rtt: now.since(probe.sent),
+            stay_away: Duration::from_secs(peek.room.unwrap_or(0).into()),
+        };
         self.probes.remove(&peek.transaction);
         if let Some(round) = &mut self.round {
-            round.silent.remove(&answer.0);
+            round.silent.remove(&answer.node);
             if round.silent.is_empty() {
                 self.decide();
             }
@@ -106,7 +117,7 @@ impl Prober {
         for (node, to) in targets {
             let mut transaction = Transaction::default();
             rng.fill_bytes(&mut transaction);
-            if let Some(bytes) = stun::binding_request(transaction) {
+            if let Some(bytes) = stun::probe_request(transaction) {
                 self.probes.insert(transaction, Probe { node: *node, to: *to, sent: now });
                 self.outputs.push_back((*to, bytes));
             }

@@ -55,9 +55,21 @@ impl Homes {
                     self.ripe = at;
                     return;
                 }
-                Next::Nobody => return,
+                Next::Nobody => match self.full_one() {
+                    Some(node) => self.attempt(now, node, links),
+                    None => return,
+                },
             }
         }
+    }
+
+    /// A phone that has no home and finds none asks one that is full: it says where to go instead.
+    fn full_one(&self) -> Option<NodeId> {
+        if self.prober.is_undecided() || self.homes().next().is_some() {
+            return None;
+        }
+        let full = self.hosts.iter().filter(|(node, host)| host.is_full && !self.is_busy(*node));
+        full.min_by_key(|(_, host)| host.order).map(|(node, _)| node)
     }
 
     /// Probes the homes, the nearest that are known and others drawn at random.

@@ -18,11 +18,17 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// Supernodes 1, 2, … at these distances, each with an owner of its own, all in the bulletin.
 fn net(millis: &[u64]) -> Net {
+    let mut net = unknown_net(millis);
+    net.bulletin();
+    net
+}
+
+/// The same, before any bulletin.
+fn unknown_net(millis: &[u64]) -> Net {
     let mut net = Net::new(7);
     for (n, millis) in (1..).zip(millis) {
         net.add(n, Duration::from_millis(*millis));
     }
-    net.bulletin();
     net
 }
 
@@ -123,6 +129,7 @@ fn a_redirect_is_followed_by_its_card_and_is_no_failure() {
     let mut net = net(&[10, 20]);
     net.add(9, 50 * MILLI);
     net.get(1).sends_to = Some(9);
+    net.get(1).is_silent_about_it = true;
     net.run(2 * SECOND);
     assert_eq!(net.warm(), [node(2), node(9)]);
     assert_eq!(net.homes.hosts.get(node(1)).unwrap().failures, 0);
@@ -131,6 +138,38 @@ fn a_redirect_is_followed_by_its_card_and_is_no_failure() {
     net.get(1).sends_to = None;
     net.run(2 * MINUTE);
     assert_eq!(net.warm(), [node(9), node(1)], "back when the time has come");
+}
+
+#[test]
+fn full_ones_that_say_so_to_a_probe_are_spared_the_handshake() {
+    let mut net = unknown_net(&[10, 20, 30, 60, 90]);
+    for full in 1..=3 {
+        net.get(full).sends_to = Some(9);
+    }
+    net.bulletin();
+    net.add(9, 50 * MILLI);
+    net.run(2 * SECOND);
+    assert_eq!(net.warm(), [node(4), node(5)]);
+    assert_eq!(net.opened.len(), 2, "nobody else was troubled: {:?}", net.opened);
+    // The homes themselves fill up: that is no reason to leave them.
+    net.get(4).sends_to = Some(9);
+    net.run(30 * MINUTE);
+    assert_eq!(net.warm(), [node(4), node(5)]);
+    assert_eq!(net.downs, []);
+}
+
+#[test]
+fn a_phone_that_knows_only_full_ones_asks_one_where_to_go() {
+    let mut net = unknown_net(&[10, 20, 60]);
+    for full in 1..=3 {
+        net.get(full).sends_to = Some(9);
+    }
+    net.bulletin();
+    net.add(9, 50 * MILLI);
+    net.run(2 * SECOND);
+    assert_eq!(net.warm(), [node(9)]);
+    assert!(net.opened.len() <= 4, "two homes were missing, two were asked: {:?}", net.opened);
+    assert!(net.homes.hosts.iter().all(|(_, host)| host.failures == 0));
 }
 
 #[test]

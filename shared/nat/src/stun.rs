@@ -24,6 +24,8 @@ const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 const USERNAME: u16 = 0x0006;
 const MESSAGE_INTEGRITY: u16 = 0x0008;
 const FINGERPRINT: u16 = 0x8028;
+/// Our own, of the range whose unknown ones are skipped (RFC 8489 §18.3): four bytes, seconds to stay away.
+const ROOM: u16 = 0xc5d0;
 /// XOR-MAPPED-ADDRESS, PRIORITY, USE-CANDIDATE: with the two above, the comprehension-required attributes we know.
 const UNDERSTOOD: [u16; 5] = [USERNAME, MESSAGE_INTEGRITY, 0x0020, 0x0024, 0x0025];
 
@@ -56,6 +58,8 @@ pub struct Peek<'b> {
     integrity_at: Option<usize>,
     /// Whether it holds comprehension-required attributes (RFC 8489 §14) nobody here understands.
     pub unknown_required: bool,
+    /// What its ROOM says: in a probe nothing, in the answer for how many seconds there is none.
+    pub room: Option<u32>,
     /// Whether it ends with a correct FINGERPRINT, as every check and its answer must (RFC 8445 §7).
     pub fingerprint: bool,
 }
@@ -85,6 +89,7 @@ pub fn peek(bytes: &[u8]) -> Option<Peek<'_>> {
         username: None,
         integrity_at: None,
         unknown_required: false,
+        room: None,
         fingerprint: false,
     };
     let mut rest = attributes;
@@ -111,6 +116,7 @@ pub fn peek(bytes: &[u8]) -> Option<Peek<'_>> {
                 peek.username = Some(std::str::from_utf8(value).ok()?);
             }
             USERNAME => return None,
+            ROOM => peek.room = value.try_into().ok().map(u32::from_be_bytes),
             _ => peek.unknown_required |= kind < 0x8000 && !UNDERSTOOD.contains(&kind),
         }
     }
@@ -230,6 +236,22 @@ pub fn binding_request(transaction: Transaction) -> Option<Vec<u8>> {
             .with_transaction_id(TransactionId::from(transaction))
             .build(),
     )
+}
+
+/// A Binding request that also asks whether there is room to attach: 28 bytes. Who does not know ROOM skips it.
+pub fn probe_request(transaction: Transaction) -> Option<Vec<u8>> {
+    binding_request(transaction).and_then(|bytes| with_room(bytes, 0))
+}
+
+/// Adds how many seconds to stay away, 0 when there is room, to a message that ends without MESSAGE-INTEGRITY.
+pub(crate) fn with_room(mut bytes: Vec<u8>, seconds: u32) -> Option<Vec<u8>> {
+    let length = bytes.len().checked_sub(HEADER_BYTES)?.checked_add(8)?;
+    let length = u16::try_from(length).ok()?.to_be_bytes();
+    bytes.get_mut(2..4)?.copy_from_slice(&length);
+    bytes.extend_from_slice(&ROOM.to_be_bytes());
+    bytes.extend_from_slice(&4_u16.to_be_bytes());
+    bytes.extend_from_slice(&seconds.to_be_bytes());
+    Some(bytes)
 }
 
 /// The bare answer: 32 bytes, 44 for an IPv6 address.

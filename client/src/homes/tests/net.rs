@@ -54,6 +54,8 @@ pub(super) struct Far {
     pub(super) is_dead: bool,
     /// Full: sends everybody to this one.
     pub(super) sends_to: Option<u8>,
+    /// It filled up since it was probed.
+    pub(super) is_silent_about_it: bool,
     /// Whose cards it has.
     pub(super) knows: Vec<u8>,
     addr: SocketAddr,
@@ -135,6 +137,7 @@ impl Net {
             rtt,
             is_dead: false,
             sends_to: None,
+            is_silent_about_it: false,
             knows: Vec::new(),
             addr: SocketAddr::from(([192, 0, 2, n], 5061)),
             credential: credential(node(n), &key(n), n, 1, T0),
@@ -397,8 +400,10 @@ impl Net {
                 HomesOutput::Datagram { to, bytes } => {
                     *self.stun_asked.entry(to).or_insert(0) += 1;
                     let seen = SocketAddr::from(([203, 0, 113, 9], 5000));
-                    let answer = yodel_nat::server::answer(seen, &bytes).unwrap();
                     if let Some((_, far)) = self.at(to).filter(|(_, far)| !far.is_dead && !self.udp_shut) {
+                        let is_full = far.sends_to.is_some() && !far.is_silent_about_it;
+                        let stay_away = Duration::from_secs(if is_full { 30 } else { 0 });
+                        let answer = yodel_nat::server::answer_probe(seen, &bytes, || stay_away).unwrap();
                         self.later(far.rtt, Happening::Stun(to, answer));
                     }
                 }

@@ -43,6 +43,26 @@ fn the_refused_are_spread_over_the_others_and_over_time() {
 }
 
 #[test]
+fn a_probe_hears_whether_there_is_room() {
+    let mut rig = Rig::new(|config| config.clients_max = 2);
+    let probe = |rig: &mut Rig| {
+        let request = yodel_nat::stun::probe_request([7; 12]).unwrap();
+        rig.node.handle_datagram(rig.now, SocketAddr::from(([198, 51, 100, 50], 999)), &request);
+        let Output::Datagram { bytes, .. } = rig.node.poll_output() else { panic!() };
+        Duration::from_secs(yodel_nat::stun::peek(&bytes).unwrap().room.unwrap().into())
+    };
+    rig.attach(50);
+    assert_eq!(probe(&mut rig), Duration::ZERO);
+    rig.attach(51);
+    assert!((COME_BACK..2 * COME_BACK).contains(&probe(&mut rig)), "full");
+    rig.node.config.clients_max = 3;
+    assert_eq!(probe(&mut rig), Duration::ZERO);
+    rig.node.handle_command(rig.now, Command::Drain { within: MINUTE });
+    rig.drain();
+    assert!((COME_BACK..2 * COME_BACK).contains(&probe(&mut rig)), "draining");
+}
+
+#[test]
 fn the_oldest_of_too_many_silent_links_gives_way() {
     let mut rig = Rig::new(|_| {});
     let silent: Vec<LinkId> = (0..HALF_OPEN_MAX).map(|_| rig.accept(50)).collect();
