@@ -155,3 +155,46 @@ fn an_entry_in_a_cache_holds_up_a_call_and_does_not_lose_it() {
     }
     assert!(read_again > 0, "no cache was ever in the way");
 }
+
+/// Forty supernodes, of which the bulletin names thirty-two; these all drain. Phones know the others by cards alone.
+#[test]
+fn who_is_not_in_the_bulletin_serves_as_home_and_relay() {
+    for seed in 0..3 {
+        let mut realm = SimRealm::new(seed, 40);
+        realm.run_for(10 * SECOND);
+        let [alice, bob] = ["alice", "bob"].map(|name| realm.phone(name, SYMMETRIC));
+        realm.all_online();
+        realm.befriend(alice, bob);
+        for named in 8..40 {
+            command(&mut realm, named, Command::Drain { within: 10 * SECOND });
+        }
+        let unnamed = |realm: &mut SimRealm| {
+            [alice, bob].iter().all(|phone| {
+                let homes = realm.homes(*phone);
+                homes.len() == 2 && homes.iter().all(|home| *home < 8)
+            })
+        };
+        assert!(realm.run_until(90 * SECOND, unnamed), "{:?}", [alice, bob].map(|phone| realm.homes(phone)));
+        realm.all_online();
+
+        realm[bob].manners = Manners::Answer(SECOND / 2);
+        let callee = realm[bob].aor.clone();
+        let call = realm.dial(alice, &callee);
+        assert!(realm.reaches(alice, call, "media", 5 * SECOND), "{}", stories(&mut realm, &[alice, bob]));
+        realm.run_for(3 * SECOND);
+        let story = stories(&mut realm, &[alice, bob]);
+        assert_eq!(realm[bob].paths(call).last(), Some(&PathKind::RelayUdp), "{story}");
+        realm.hangup(alice, Some(call));
+        realm.run_for(SECOND);
+        settled(&mut realm, &[alice, bob]).unwrap();
+
+        // A start with the bulletin of old and what was remembered.
+        realm.kill_phone(bob);
+        realm.restart_phone(bob);
+        let began = realm.world.now().mono;
+        realm.all_online();
+        let took = realm.world.now().mono.since(began);
+        println!("seed {seed}: online {took:?} after a start");
+        assert!(took < 3 * SECOND, "{took:?}");
+    }
+}
