@@ -46,6 +46,8 @@ pub enum Command {
 pub enum Request {
     /// [`Reply::Status`].
     Status,
+    /// [`Reply::Checkup`].
+    Checkup,
     /// [`Reply::Contacts`].
     Contacts,
     /// Requests of strangers, and their calls: [`Reply::Requests`].
@@ -149,6 +151,8 @@ pub enum Reply {
     Done,
     /// How this device stands.
     Status(Status),
+    /// What `doctor` looks at.
+    Checkup(Box<Checkup>),
     /// All contacts, by name.
     Contacts(Vec<Contact>),
     /// All open requests, by name.
@@ -229,6 +233,25 @@ pub struct Status {
     pub filtering: String,
     /// When the credential ends, Unix seconds.
     pub credential_ends: u64,
+}
+
+/// What this device knows of itself and of the realm, for `doctor` to judge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkup {
+    /// How it stands.
+    pub status: Status,
+    /// This device's clock, Unix seconds.
+    pub now: u64,
+    /// What the homes say of that clock: off by more than records allow, or not; `None` while none said.
+    pub clock_is_off: Option<bool>,
+    /// Epoch of the newest bulletin, and when it was signed, Unix seconds.
+    pub bulletin: Option<(u64, u64)>,
+    /// Supernodes known, and their owners.
+    pub supernodes: (usize, usize),
+    /// Where the login server answers, `host:port`.
+    pub login_servers: Vec<String>,
+    /// Where homes answer over TCP, when UDP is shut.
+    pub fallbacks: Vec<SocketAddr>,
 }
 
 /// One home.
@@ -352,6 +375,7 @@ impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Request::Status => "Status",
+            Request::Checkup => "Checkup",
             Request::Contacts => "Contacts",
             Request::ContactRequests => "ContactRequests",
             Request::ContactAdd(_) => "ContactAdd",

@@ -284,6 +284,18 @@ impl Homes {
         self.attachments.values().filter(|attachment| !self.extras.contains(&attachment.node))
     }
 
+    /// Supernodes known, and how many owners they have.
+    pub fn known(&self) -> (usize, usize) {
+        let owners: BTreeSet<_> = self.hosts.iter().filter_map(|(_, host)| host.owner).collect();
+        (self.hosts.iter().count(), owners.len())
+    }
+
+    /// Where the homes answer over TCP.
+    pub fn fallbacks(&self) -> Vec<SocketAddr> {
+        let warm = self.warm();
+        warm.iter().filter_map(|home| self.hosts.get(home.node)?.tcp.first().copied()).collect()
+    }
+
     /// Whether the clock is off by more than records allow, by the word of every warm home: one home may lie.
     pub fn clock_is_off(&self, now: Now) -> bool {
         let mut clocks = self.attachments.values().filter_map(|a| a.clock).peekable();

@@ -121,7 +121,7 @@ fn what_comes_later_says_so_and_is_not_offered() {
     let dir = folder("later");
     for arguments in [
         &["chat", "bob", "hi"][..],
-        &["doctor"],
+        &["presence"],
         &["hold"],
         &["gateway", "run"],
         &["contacts", "verify", "bob"],

@@ -118,6 +118,38 @@ fn real_homes_are_named_as_they_name_themselves() {
 }
 
 #[test]
+fn real_doctor_says_what_a_realm_of_one_supernode_is_worth() {
+    let dir = std::env::temp_dir().join(format!("yodel-cli-doctor-{}", std::process::id()));
+    let mut realm = Realm::start(&dir, false, Where::Here, loopback().unwrap()).unwrap();
+    realm.add_supernode(Where::Here, loopback().unwrap(), &[], &[]).unwrap();
+    let alice = phone(&realm, "alice");
+    alice.wait_homes(1, PATIENCE).unwrap();
+    let saved = realm.dir().join("report.json");
+    let done = alice.run(&["doctor", "--json", "--save", saved.to_str().unwrap()]).unwrap();
+    let report = done.json();
+    assert_eq!((done.code, &report["ok"]), (Some(0), &true.into()), "{report}");
+    let of = |what: &str| {
+        let checks = report["checks"].as_array().unwrap();
+        checks
+            .iter()
+            .find(|check| check["check"] == what)
+            .unwrap_or_else(|| panic!("{what}: {report}"))
+            .clone()
+    };
+    assert!(of("overlay")["detail"].as_str().unwrap().contains("nothing survives its death"), "{report}");
+    for what in ["identity", "clock", "bulletin", "login-server", "fallback"] {
+        assert_eq!(of(what)["verdict"], "ok", "{what}: {report}");
+    }
+    assert!(std::fs::read_to_string(&saved).unwrap().contains("alice@example.net"));
+    realm.kill_supernode(0);
+    let told = |alice: &Phone| alice.run(&["doctor"]).unwrap().code;
+    let began = Clock::start();
+    while told(&alice) != Some(1) {
+        assert!(began.now().mono.as_micros() < 30_000_000, "a dead home is noticed");
+    }
+}
+
+#[test]
 fn real_calls_end_with_the_code_of_their_cause() {
     let realm = realm("calls");
     let (alice, bob, eve) = (phone(&realm, "alice"), phone(&realm, "bob"), phone(&realm, "eve"));

@@ -107,6 +107,18 @@ pub(crate) enum Command {
         #[arg(default_value = "last")]
         call: String,
     },
+    /// What may keep calls from working: identity, clock, login server, supernodes, NAT, fallback, audio
+    #[command(
+        after_long_help = "Exit code 0 when nothing is wrong; what is only worth knowing is marked `note`.\n\n\
+        Examples:\n  \
+        yodel doctor\n  \
+        yodel doctor --save report.json"
+    )]
+    Doctor {
+        /// Write the report to this file too, as JSON; it names the account, addresses and homes
+        #[arg(long, value_name = "FILE")]
+        save: Option<std::path::PathBuf>,
+    },
     /// What happens from now on
     #[command(after_long_help = "Examples:\n  \
         yodel events\n  \
@@ -256,12 +268,11 @@ pub(crate) enum Config {
 }
 
 /// What the contract names and a later version brings.
-pub(crate) const LATER: [&str; 20] = [
+pub(crate) const LATER: [&str; 19] = [
     "hold",
     "resume",
     "dtmf",
     "ping",
-    "doctor",
     "presence",
     "verify",
     "search",

@@ -4,6 +4,7 @@
 mod args;
 mod background;
 mod call;
+mod doctor;
 mod show;
 mod sign_in;
 mod talk;
@@ -94,6 +95,7 @@ async fn with_daemon(context: Context, command: Command) -> Result<Exit, Failure
         Command::SignIn(args) => sign_in::run(&context, args).await,
         Command::Daemon(what) => background::run(context, what).await,
         Command::Status => context.ask("status", json!({}), show::status).await,
+        Command::Doctor { save } => doctor::run(&context, save.as_deref()).await,
         Command::Contacts(what) => contacts(&context, what).await,
         Command::Call(args) => call::call(&context, args).await,
         Command::Answer(args) => call::answer(&context, args).await,

@@ -17,6 +17,19 @@ pub(crate) fn status(value: &Value) -> String {
     out
 }
 
+pub(crate) fn checks(value: &Value) -> String {
+    items(value, "checks")
+        .iter()
+        .map(|check| {
+            let mark = match text(check, "verdict") {
+                "fail" => "FAIL",
+                mark => mark,
+            };
+            format!("{mark:<4} {:<13} {}\n", text(check, "check"), text(check, "detail"))
+        })
+        .collect()
+}
+
 pub(crate) fn contacts(value: &Value) -> String {
     items(value, "contacts").iter().map(|c| format!("{}  {}\n", text(c, "user"), text(c, "state"))).collect()
 }

@@ -16,6 +16,7 @@ pub(crate) fn alone(rules: &Rules, command: &Command) -> Option<Result<Exit, Fai
         Command::Help { topic } => Some(help(rules, topic)),
         Command::SignIn(_)
         | Command::Status
+        | Command::Doctor { .. }
         | Command::Daemon(_)
         | Command::Contacts(_)
         | Command::Call(_)

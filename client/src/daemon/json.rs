@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::command::{
-    CallEvent, CallId, CallInfo, Contact, ContactEvent, ContactRequest, Direction, Ended, Failure, Online,
-    Reply, State, Status, Why,
+    CallEvent, CallId, CallInfo, Checkup, Contact, ContactEvent, ContactRequest, Direction, Ended, Failure,
+    Online, Reply, State, Status, Why,
 };
 use crate::span::millis;
 
@@ -13,6 +13,7 @@ pub(super) fn reply(reply: &Reply) -> Value {
     match reply {
         Reply::Done => json!({"v": 1}),
         Reply::Status(status) => status_of(status),
+        Reply::Checkup(checkup) => checkup_of(checkup),
         Reply::Contacts(contacts) => {
             json!({"v": 1, "contacts": contacts.iter().map(contact_of).collect::<Vec<_>>()})
         }
@@ -100,6 +101,20 @@ pub(super) fn online(online: Online) -> Value {
 /// The id of a call, as written everywhere.
 pub(super) fn call_id(text: &str) -> Option<CallId> {
     text.parse().ok()
+}
+
+fn checkup_of(checkup: &Checkup) -> Value {
+    json!({
+        "v": 1,
+        "status": status_of(&checkup.status),
+        "now": checkup.now,
+        "clock_is_off": checkup.clock_is_off,
+        "bulletin": checkup.bulletin.map(|(epoch, issued)| json!({"epoch": epoch, "issued": issued})),
+        "supernodes": checkup.supernodes.0,
+        "owners": checkup.supernodes.1,
+        "login_servers": checkup.login_servers,
+        "fallbacks": checkup.fallbacks.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    })
 }
 
 fn status_of(status: &Status) -> Value {

@@ -59,6 +59,7 @@ impl Methods {
         let ask = |request| Ok(Plan::Ask(Box::new(request), Follow::No));
         match method.replace(' ', ".").as_str() {
             "status" => ask(Request::Status),
+            "doctor" => ask(Request::Checkup),
             "contacts.list" => ask(Request::Contacts),
             "contacts.requests" => ask(Request::ContactRequests),
             "contacts.add" => ask(Request::ContactAdd(self.user(params)?)),

@@ -11,7 +11,7 @@ use yodel_wire::time::Now;
 use super::Client;
 use crate::book::{Book, BookError, BookNews};
 use crate::command::{
-    Cause, Contact, ContactChange, ContactEvent, ContactRequest, ContactState, Dial, Event, Failure,
+    Cause, Checkup, Contact, ContactChange, ContactEvent, ContactRequest, ContactState, Dial, Event, Failure,
     HomeStatus, Online, Reach, Reply, Request, RequestId, Status, Why, WhyStep,
 };
 use crate::lookups::Asker;
@@ -20,6 +20,7 @@ impl Client {
     pub(super) fn request(&mut self, now: Now, id: RequestId, request: Request) {
         let result = match request {
             Request::Status => Ok(Reply::Status(self.status())),
+            Request::Checkup => Ok(Reply::Checkup(Box::new(self.checkup(now)))),
             Request::Contacts => Ok(Reply::Contacts(self.contacts())),
             Request::ContactRequests => Ok(Reply::Requests(self.requests())),
             Request::ContactAdd(aor) => return self.book_request(id, &aor, |book, aor| book.add(aor)),
@@ -218,6 +219,20 @@ impl Client {
             // Without a server at a second address of the same host filtering cannot be told (RFC 5780 §4.4).
             filtering: "unknown".into(),
             credential_ends: self.credential.not_after.as_secs(),
+        }
+    }
+
+    fn checkup(&self, now: Now) -> Checkup {
+        let bulletin = self.realm.bulletin();
+        let servers = self.realm.statement().map(|statement| statement.servers.clone());
+        Checkup {
+            status: self.status(),
+            now: now.unix.as_secs(),
+            clock_is_off: (!self.homes.warm().is_empty()).then(|| self.homes.clock_is_off(now)),
+            bulletin: bulletin.map(|bulletin| (bulletin.epoch, bulletin.issued.as_secs())),
+            supernodes: self.homes.known(),
+            login_servers: servers.unwrap_or_default(),
+            fallbacks: self.homes.fallbacks(),
         }
     }
 
