@@ -124,7 +124,7 @@ fn real_doctor_says_what_a_realm_of_one_supernode_is_worth() {
     realm.add_supernode(Where::Here, loopback().unwrap(), &[], &[]).unwrap();
     let alice = phone(&realm, "alice");
     alice.wait_homes(1, PATIENCE).unwrap();
-    let saved = realm.dir().join("report.json");
+    let saved = realm.dir.join("report.json");
     let done = alice.run(&["doctor", "--json", "--save", saved.to_str().unwrap()]).unwrap();
     let report = done.json();
     assert_eq!((done.code, &report["ok"]), (Some(0), &true.into()), "{report}");

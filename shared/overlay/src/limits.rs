@@ -143,6 +143,10 @@ pub const SWEEP: Duration = Duration::from_secs(10);
 /// Sealing keys of our own that still open datagrams: what ten days of renewals leave.
 pub const OWN_SEALING_KEYS_MAX: usize = 16;
 
+/// Most members in a table, the dead included. Above 20,000 a realm needs another kind of ring; further ones are not
+/// taken in.
+pub const MEMBERS_MAX: usize = 32_768;
+
 /// How often a member asks another whether it is there: SWIM's protocol period.
 pub const PING_EVERY: Duration = Duration::from_secs(1);
 

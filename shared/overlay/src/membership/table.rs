@@ -11,6 +11,7 @@ use yodel_wire::time::Now;
 use super::{Health, Membership, MembershipOutput, View, below, sign};
 use crate::card::Card;
 use crate::directory::Slot;
+use crate::limits::MEMBERS_MAX;
 use crate::placement::Placement;
 
 impl Membership {
@@ -130,7 +131,8 @@ impl Membership {
         let alive = realm.check_alive(card.credential(), now.unix).is_ok();
         let newer =
             current.and_then(|slot| self.directory.card(slot)).is_none_or(|known| card.outranks(&known));
-        if !alive || !newer {
+        let room = current.is_some() || self.count + self.dead.len() < MEMBERS_MAX;
+        if !alive || !newer || !room {
             self.directory.release(slot);
             return current;
         }
