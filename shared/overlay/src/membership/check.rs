@@ -58,16 +58,21 @@ pub(super) struct Check {
 }
 
 impl Membership {
-    /// The next member of the round is asked. One whose credential has ended leaves the table.
+    /// The next member of the round is asked. One whose credential has ended leaves the table, also when it left before:
+    /// what it announced is of no more use.
     pub(super) fn probe_next(&mut self, now: Now, realm: &Realm) {
         for _ in 0..self.views.len().min(64) {
             let slot = self.next_of_round();
-            if slot == self.me || !self.health(slot).counts() {
+            let health = self.health(slot);
+            if slot == self.me || !(health.counts() || health == Health::Left) {
                 continue;
             }
             let card = self.directory.card(slot);
             if card.is_none_or(|card| realm.check_alive(card.credential(), now.unix).is_err()) {
                 self.remove(slot);
+                continue;
+            }
+            if health == Health::Left {
                 continue;
             }
             self.look_at(now, slot, None);

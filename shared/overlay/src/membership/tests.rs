@@ -361,3 +361,19 @@ fn a_lost_memory_is_told_how_far_it_was() {
     let incarnation = net.directory.card(net.nodes[again].me()).unwrap().announcement().incarnation;
     assert!(incarnation > 4);
 }
+
+#[test]
+fn who_left_is_forgotten_when_its_credential_ends() {
+    let mut net = Net::new(6);
+    net.run(3 * SECOND);
+    let now = net.at();
+    net.nodes[3].set_service(now, Service::Left);
+    net.drain(3);
+    net.run(5 * SECOND);
+    net.kill(3);
+    assert!(net.up().iter().all(|at| net.health(*at, 3) == Health::Left));
+    // All credentials of this realm end together; only what left goes unnoticed otherwise.
+    net.realm.now = net.realm.now + Duration::from_secs(20 * 86_400);
+    net.run(60 * SECOND);
+    assert!(net.up().iter().all(|at| net.health(*at, 3) == Health::Unknown));
+}
