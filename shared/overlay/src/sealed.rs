@@ -278,6 +278,10 @@ impl Exchange {
         key_of: impl FnOnce(NodeId) -> Option<SealingPublic>,
     ) -> Result<(NodeId, Zeroizing<Vec<u8>>), NotOpened> {
         let header = read_header(datagram)?;
+        if header.sender == self.me {
+            // Nobody writes to itself, and no agreement with itself is to be had by claiming so.
+            return Err(NotOpened::Stranger(header.sender));
+        }
         self.opened_at = self.opened_at.max(now);
         let id = (header.sender, header.receiver_key, header.sender_key);
         if !self.pairs.contains_key(&id) {
@@ -481,6 +485,19 @@ mod tests {
         assert_eq!(b.open(NOW, &datagram, |_| Some(key(9).public())), Err(NotOpened::SenderKey(A)));
         b.set_own(NOW, &[key(10)]);
         assert_eq!(at_b(&mut b, &datagram), Err(NotOpened::ReceiverKey(A)));
+        assert_eq!(b.agreements(), 0);
+    }
+
+    #[test]
+    fn who_claims_to_be_oneself_costs_no_agreement() {
+        let (mut a, mut b) = two();
+        let mut datagram = to_b(&mut a, b"ping");
+        let own = KeyId::of(&key(4).public());
+        datagram[2..18].copy_from_slice(&B.0);
+        datagram[18..20].copy_from_slice(&own.0);
+        datagram[20..22].copy_from_slice(&own.0);
+        let opened = b.open(NOW, &datagram, |_| Some(key(4).public()));
+        assert_eq!(opened, Err(NotOpened::Stranger(B)));
         assert_eq!(b.agreements(), 0);
     }
 
