@@ -29,6 +29,7 @@ fn real_nothing_acknowledged_is_lost_when_supernodes_are_killed() {
     let done = kill::run(kill).unwrap();
     assert!(done["acknowledged"].as_u64() >= Some(1_000), "{done}");
     assert_eq!(done["unreadable"], 0, "{done}");
+    assert_eq!(done["unreadable_when_back"], 0, "{done}");
 }
 
 #[test]
