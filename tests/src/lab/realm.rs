@@ -208,7 +208,8 @@ impl Realm {
     pub fn begin_supernode(&mut self, number: usize) -> Result<(), LabError> {
         let supernode = &mut self.supernodes[number];
         let mut command = supernode.place.command(&program("yodel-supernode")?);
-        command.args(["run", "--json", "--dir"]).arg(&supernode.dir);
+        // The same address as `init` was told, unless it has moved.
+        command.args(["run", "--json", "--listen", &supernode.addr.to_string(), "--dir"]).arg(&supernode.dir);
         supernode.process = Some(Process::start(self.clock, command)?);
         Ok(())
     }
@@ -231,10 +232,18 @@ impl Realm {
     /// # Errors
     /// It failed.
     pub fn supernode_status(&self, number: usize) -> Result<Value, LabError> {
+        self.ask_supernode(number, &["status"])?.success("yodel-supernode status")
+    }
+
+    /// Runs a command of `yodel-supernode` for this supernode to its end.
+    ///
+    /// # Errors
+    /// It could not be run, or took too long.
+    pub fn ask_supernode(&self, number: usize, arguments: &[&str]) -> Result<Done, LabError> {
         let supernode = &self.supernodes[number];
         let mut command = supernode.place.command(&program("yodel-supernode")?);
-        command.args(["status", "--json", "--dir"]).arg(&supernode.dir);
-        run(self.clock, command, PATIENCE)?.success("yodel-supernode status")
+        command.args(arguments).args(["--json", "--dir"]).arg(&supernode.dir);
+        run(self.clock, command, PATIENCE)
     }
 
     /// The supernode with this node id.
