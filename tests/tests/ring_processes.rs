@@ -8,7 +8,8 @@ use yodel_tests::ring::kill::{self, Kill};
 
 #[test]
 fn real_records_are_written_and_found() {
-    let bench = Bench { supernodes: 5, accounts: 20, lookups: 200, at_once: 2, seed: 3 };
+    let settle = Duration::from_secs(1);
+    let bench = Bench { supernodes: 5, accounts: 20, lookups: 200, at_once: 2, settle, seed: 3 };
     let measured = bench::run(bench).unwrap();
     assert_eq!(measured["success"], 1.0, "{measured}");
     assert_eq!(measured["writes"]["acknowledged"], 100, "{measured}");

@@ -83,6 +83,9 @@ enum RingWhat {
         /// Writes and lookups under way at once.
         #[arg(long, default_value_t = 1)]
         at_once: usize,
+        /// Seconds until it is watched doing nothing; links by which members came in are closed after two minutes.
+        #[arg(long, default_value_t = 150)]
+        settle_s: u64,
         #[command(flatten)]
         rules: RingRules,
     },
@@ -148,8 +151,9 @@ struct RingRules {
 
 fn ring(what: RingWhat) -> Result<serde_json::Value, LabError> {
     match what {
-        RingWhat::Bench { supernodes, accounts, lookups, at_once, rules } => {
-            bench::run(bench::Bench { supernodes, accounts, lookups, at_once, seed: rules.seed })
+        RingWhat::Bench { supernodes, accounts, lookups, at_once, settle_s, rules } => {
+            let (settle, seed) = (Duration::from_secs(settle_s), rules.seed);
+            bench::run(bench::Bench { supernodes, accounts, lookups, at_once, settle, seed })
         }
         RingWhat::Kill { supernodes, kill, rounds, writes_per_s, accounts, rules } => {
             let writing = (Duration::from_millis(1_500), Duration::from_secs(4));

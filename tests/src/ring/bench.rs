@@ -22,6 +22,9 @@ pub struct Bench {
     pub lookups: usize,
     /// Writes and lookups under way at once.
     pub at_once: usize,
+    /// How long the realm is left alone before it is watched doing nothing: links by which members came in are closed
+    /// after two minutes.
+    pub settle: Duration,
     /// For whatever is left to chance.
     pub seed: u64,
 }
@@ -41,8 +44,7 @@ pub fn run(bench: Bench) -> Result<Value, LabError> {
         eprintln!("yodel-lab: starting {} supernodes", bench.supernodes);
         let mut world = World::start(place, bench.supernodes, bench.seed)?;
         let alone = place.alone;
-        // What came by starting is not the ring's daily bread.
-        std::thread::sleep(Duration::from_secs(5));
+        std::thread::sleep(bench.settle);
         let (before, began, used) = (Carried::now(), world.now(), world.usages());
         std::thread::sleep(IDLE);
         let idle = Carried::now().since(before);
