@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rand_core::RngCore;
 use yodel_identity::node::NodeId;
 use yodel_identity::realm::Realm;
 use yodel_wire::time::{Instant, Now};
@@ -137,14 +138,15 @@ impl Ring {
     }
 
     /// Ourselves first, since that answer costs nothing; then who is well, who may be dead, and who is new and may lack
-    /// it. Nearest first among equals.
-    fn in_order_to_ask(&self, key: &Key) -> Vec<(NodeId, Option<Duration>)> {
+    /// it. Equals in any order: two holders that tell the same lie shall not be the first two for everybody, and the next
+    /// look of the same asker, after a call that failed, shall not be at the same two.
+    fn in_order_to_ask(&mut self, key: &Key) -> Vec<(NodeId, Option<Duration>)> {
         let usual = self.membership.usual_rtt();
         let mut order = Vec::new();
         for slot in self.membership.holders(key) {
             let Some(node) = self.membership.node_of(slot) else { continue };
             if node == self.me {
-                order.push((0, node, Some(Duration::ZERO)));
+                order.push((0, 0, node, Some(Duration::ZERO)));
                 continue;
             }
             let rank = match self.membership.health(slot) {
@@ -153,10 +155,10 @@ impl Ring {
                 Health::Standby => 3,
                 Health::Unknown | Health::Dead | Health::Left => 4,
             };
-            order.push((rank, node, self.membership.rtt(slot).or(usual)));
+            order.push((rank, self.rng.next_u32(), node, self.membership.rtt(slot).or(usual)));
         }
-        order.sort_by_key(|(rank, _, _)| *rank);
-        order.into_iter().map(|(_, node, rtt)| (node, rtt)).collect()
+        order.sort_unstable_by_key(|(rank, draw, node, _)| (*rank, *draw, *node));
+        order.into_iter().map(|(_, _, node, rtt)| (node, rtt)).collect()
     }
 
     pub(super) fn datagram_answered(
