@@ -228,6 +228,12 @@ impl FrameDecoder {
     fn poll_inner(&mut self) -> Result<Option<Frame>, FrameError> {
         loop {
             let unread = self.buffer.get(self.consumed..).unwrap_or_default();
+            if unread.is_empty() {
+                // A supernode has thousands of links, and most of them are silent.
+                self.buffer = Vec::new();
+                self.consumed = 0;
+                return Ok(None);
+            }
             let Some((&[kind, version, hi, lo], rest)) = unread.split_first_chunk::<FRAME_HEADER_BYTES>()
             else {
                 return Ok(None);
