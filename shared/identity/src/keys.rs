@@ -6,6 +6,8 @@ use ed25519_dalek::Signer;
 use rand_core::{CryptoRng, RngCore};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::seen;
+
 macro_rules! contexts {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
         /// What a signature is for. The text and a zero byte stand in front of the message that is signed, so that no
@@ -70,7 +72,8 @@ impl PublicKey {
     /// # Errors
     /// When it does not fit.
     pub fn verify(&self, context: Context, message: &[u8], signature: &[u8; 64]) -> Result<(), BadSignature> {
-        self.verify_raw(&with_context(context, message), signature)
+        let message = with_context(context, message);
+        seen::checked((&self.0, &message, signature), || self.verify_raw(&message, signature))
     }
 
     /// Checks a signature over bare bytes: for published test vectors and nothing else of ours.

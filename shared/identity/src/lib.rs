@@ -21,5 +21,6 @@ pub mod realm;
 #[cfg(test)]
 mod sample;
 pub mod seal;
+pub mod seen;
 pub mod signed;
 pub mod statement;

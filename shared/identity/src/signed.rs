@@ -17,9 +17,10 @@ use sha2::{Digest, Sha256};
 use yodel_wire::codec::{DecodeError, array_items, item_bytes};
 
 use crate::keys::{BadSignature, Context, PublicKey, SigningKey};
+use crate::seen;
 
 /// A record that travels signed.
-pub trait Record: Sized {
+pub trait Record: Sized + Send + Sync + 'static {
     /// What its signature is for.
     const CONTEXT: Context;
     /// Longest envelope, bytes.
@@ -46,10 +47,13 @@ pub enum SignedError {
     Signature(#[from] BadSignature),
 }
 
-/// A record together with its exact signed bytes. Its fields are read through it and cannot be changed.
-pub struct Signed<T> {
+/// A record together with its exact signed bytes. Its fields are read through it and cannot be changed, so that copies
+/// share one record: a node keeps the same credential in many places, a simulator in a hundred thousand nodes.
+pub struct Signed<T>(Arc<Shared<T>>);
+
+struct Shared<T> {
     fields: T,
-    bytes: Arc<[u8]>,
+    bytes: Box<[u8]>,
 }
 
 impl<T: Record> Signed<T> {
@@ -81,8 +85,11 @@ impl<T: Record> Signed<T> {
         if bytes.len() > T::BYTES_MAX {
             return Err(DecodeError::TooLarge);
         }
-        let (body, _) = open(bytes)?;
-        Ok(Signed { fields: T::decode(body)?, bytes: bytes.into() })
+        let shared = seen::read(T::CONTEXT.as_str(), bytes, || {
+            let (body, _) = open(bytes)?;
+            Ok::<_, DecodeError>(Arc::new(Shared { fields: T::decode(body)?, bytes: bytes.into() }))
+        })?;
+        Ok(Signed(shared))
     }
 
     /// Checks the signature of a record that was read without.
@@ -90,42 +97,42 @@ impl<T: Record> Signed<T> {
     /// # Errors
     /// `Signature`.
     pub fn verify_with(&self, key: &PublicKey) -> Result<(), SignedError> {
-        let (body, signature) = open(&self.bytes)?;
+        let (body, signature) = open(self.bytes())?;
         Ok(key.verify(T::CONTEXT, body, &signature)?)
     }
 
     /// The exact bytes, as signed or received.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.0.bytes
     }
 
     /// SHA-256 of the exact bytes.
     pub fn hash(&self) -> [u8; 32] {
-        Sha256::digest(&self.bytes).into()
+        Sha256::digest(self.bytes()).into()
     }
 
     /// The fields.
     pub fn fields(&self) -> &T {
-        &self.fields
+        &self.0.fields
     }
 }
 
 impl<T> Deref for Signed<T> {
     type Target = T;
     fn deref(&self) -> &T {
-        &self.fields
+        &self.0.fields
     }
 }
 
-impl<T: Clone> Clone for Signed<T> {
+impl<T> Clone for Signed<T> {
     fn clone(&self) -> Signed<T> {
-        Signed { fields: self.fields.clone(), bytes: Arc::clone(&self.bytes) }
+        Signed(Arc::clone(&self.0))
     }
 }
 
 impl<T> PartialEq for Signed<T> {
     fn eq(&self, other: &Signed<T>) -> bool {
-        self.bytes == other.bytes
+        Arc::ptr_eq(&self.0, &other.0) || self.0.bytes == other.0.bytes
     }
 }
 
@@ -133,7 +140,7 @@ impl<T> Eq for Signed<T> {}
 
 impl<T: fmt::Debug> fmt::Debug for Signed<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.fields.fmt(f)
+        self.0.fields.fmt(f)
     }
 }
 
