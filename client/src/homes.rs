@@ -279,6 +279,11 @@ impl Homes {
         warm.iter().filter_map(|a| self.describe(a)).collect()
     }
 
+    /// Which the warm homes are, in no order.
+    pub fn warm_nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.homes().filter(|a| matches!(a.stage, Stage::Warm)).map(|a| a.node)
+    }
+
     /// Attachments, warm or not, that are no relay's alone.
     fn homes(&self) -> impl Iterator<Item = &Attachment> {
         self.attachments.values().filter(|attachment| !self.extras.contains(&attachment.node))

@@ -100,6 +100,8 @@ pub const PROBE_AGAIN: Duration = Duration::from_millis(200);
 pub const PROBE_DECIDE: Duration = Duration::from_millis(400);
 /// Later answers do not count.
 pub const PROBE_PATIENCE: Duration = Duration::from_secs(2);
+/// An answer this old says nothing of who is alive: whoever wants a home asks again first.
+pub const PROBE_FRESH: Duration = Duration::from_secs(20);
 /// Between two rounds for want of a home.
 pub const PROBE_PAUSE: Duration = Duration::from_secs(5);
 /// Between two rounds of a phone that has its homes; up to a quarter more.

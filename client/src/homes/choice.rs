@@ -1,13 +1,17 @@
 //! Which supernode a phone turns to next: another owner than the other home's, then the nearest; those as near as each
-//! other by a draw of the phone's own, so that the clients of a dead home spread over all that are near.
+//! other by a draw of the phone's own, so that the clients of a dead home spread over all that are near. Those few that
+//! the bulletin names to everybody come after those whose cards came to this phone.
+//!
+//! What a probe told long ago is not acted upon: who died together with the home would be tried in vain, and a probe
+//! takes one round trip.
 
 use std::time::Duration;
 
 use yodel_identity::node::{NodeId, OwnerTag};
 use yodel_wire::time::Instant;
 
-use super::hosts::Host;
-use crate::limits::{NEAR_ALIKE, SWITCH_GAIN};
+use super::hosts::{Host, Probed};
+use crate::limits::{NEAR_ALIKE, PROBE_FRESH, SWITCH_GAIN};
 
 /// What to do about a missing home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,18 +50,25 @@ pub(super) fn next(now: Instant, candidates: Vec<(NodeId, &Host)>, need: Need<'_
         .collect();
     let pool = if others.is_empty() { candidates } else { others };
     let answered: Vec<Instant> =
-        pool.iter().filter_map(|(_, host)| host.probed).map(|p| p.at + grace(p.rtt)).collect();
+        pool.iter().filter_map(|(_, host)| fresh(host, now)).map(|p| p.at + grace(p.rtt)).collect();
     // The first to answer waits a moment for those that are as near.
     let is_ripe = answered.iter().any(|at| *at <= now);
     if undecided && !is_ripe {
         return Next::Wait(answered.into_iter().min());
     }
-    match nearest(&pool) {
+    let just_answered: Vec<(NodeId, &Host)> =
+        pool.iter().filter(|(_, host)| fresh(host, now).is_some()).copied().collect();
+    match nearest(&just_answered) {
         Some(node) => Next::Attach(node),
         None if pool.is_empty() => Next::Nobody,
         None if may_measure && choice && pool.iter().any(|(_, host)| is_measurable(host)) => Next::Measure,
-        None => by_draw(&pool).map_or(Next::Nobody, Next::Attach),
+        None => nearest(&pool).or_else(|| by_draw(&pool)).map_or(Next::Nobody, Next::Attach),
     }
+}
+
+/// What a supernode's last probe told, as long as it is to be acted upon.
+fn fresh(host: &Host, now: Instant) -> Option<Probed> {
+    host.probed.filter(|probed| now.since(probed.at) < PROBE_FRESH)
 }
 
 fn is_measurable(host: &Host) -> bool {
@@ -66,7 +77,9 @@ fn is_measurable(host: &Host) -> bool {
 
 /// The choice when nothing can be measured.
 fn by_draw(pool: &[(NodeId, &Host)]) -> Option<NodeId> {
-    pool.iter().min_by_key(|(_, host)| (host.silent, host.failures, host.order)).map(|(node, _)| *node)
+    pool.iter()
+        .min_by_key(|(_, host)| (host.silent, host.failures, host.is_everybodys(), host.order))
+        .map(|(node, _)| *node)
 }
 
 fn nearest(pool: &[(NodeId, &Host)]) -> Option<NodeId> {
@@ -74,7 +87,7 @@ fn nearest(pool: &[(NodeId, &Host)]) -> Option<NodeId> {
     let alike = best + best / 4 + NEAR_ALIKE;
     pool.iter()
         .filter(|(_, host)| host.probed.is_some_and(|probed| probed.rtt <= alike))
-        .min_by_key(|(_, host)| (host.failures, host.order))
+        .min_by_key(|(_, host)| (host.failures, host.is_everybodys(), host.order))
         .map(|(node, _)| *node)
 }
 

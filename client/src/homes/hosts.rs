@@ -83,6 +83,11 @@ impl Host {
         self.not_before.is_none_or(|at| at <= now) && !self.has_left()
     }
 
+    /// Known by the bulletin alone, which names the same few to everybody.
+    pub(super) fn is_everybodys(&self) -> bool {
+        self.card.is_none()
+    }
+
     /// Said that it serves no longer.
     pub(super) fn has_left(&self) -> bool {
         self.card.as_ref().is_some_and(|card| card.announcement().service == Service::Left)
@@ -105,6 +110,8 @@ impl Host {
             add_new(&mut udp, more_udp);
             add_new(&mut tcp, more_tcp);
         }
+        udp.shrink_to_fit();
+        tcp.shrink_to_fit();
         (self.udp, self.tcp) = (udp, tcp);
     }
 }

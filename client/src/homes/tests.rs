@@ -65,6 +65,22 @@ fn those_as_near_as_each_other_are_taken_by_draw_and_eight_are_asked_of_many() {
 }
 
 #[test]
+fn of_those_as_near_the_ones_that_not_everybody_is_told_of_come_first() {
+    for seed in 0..20 {
+        let mut net = Net::new(seed);
+        for n in 1..=8 {
+            net.add(n, 20 * MILLI);
+        }
+        net.bulletin();
+        for n in [3, 5, 7] {
+            net.remember(n);
+        }
+        net.run(2 * SECOND);
+        assert!(net.warm().iter().all(|home| [3, 5, 7].map(node).contains(home)), "{:?}", net.warm());
+    }
+}
+
+#[test]
 fn the_cold_one_replaces_a_dead_home_at_once() {
     let mut net = net(&[10, 60, 90, 120, 150]);
     net.run(2 * SECOND);
@@ -88,6 +104,20 @@ fn a_cold_one_that_died_as_well_is_not_waited_for() {
     let waited = net.up_at(node(5)).since(net.down_at(node(1)));
     assert_eq!(net.warm(), [node(2), node(5)]);
     assert!(waited <= PROBE_DECIDE + 4 * 150 * MILLI, "probes, and one attempt: {waited:?}");
+}
+
+#[test]
+fn whom_to_turn_to_is_asked_anew_when_a_home_dies() {
+    let mut net = net(&[10, 60, 90, 120, 150]);
+    net.run(MINUTE);
+    for dead in [1, 3, 4] {
+        net.get(dead).is_dead = true;
+    }
+    net.opened.clear();
+    net.homes.set_active(net.now, true);
+    net.run(6 * SECOND);
+    assert_eq!(net.warm(), [node(2), node(5)]);
+    assert!(net.opened.iter().all(|(_, to, _)| *to == 5), "nobody who died is tried: {:?}", net.opened);
 }
 
 #[test]

@@ -222,6 +222,12 @@ impl Net {
         Card::sign(&key, far.credential.clone(), incarnation, service, addrs.clone(), addrs).unwrap().encode()
     }
 
+    /// The phone kept a card from an earlier run.
+    pub(super) fn remember(&mut self, n: u8) {
+        let card = self.card(n, 1, Service::Alive);
+        self.homes.load_card(self.now, &self.realm, &node(n).0, &card);
+    }
+
     /// A home hands over a card.
     pub(super) fn hand_card(&mut self, n: u8, incarnation: u64, service: Service) {
         let card = self.card(n, incarnation, service);
