@@ -81,7 +81,7 @@ impl Supernode {
         nodes
             .filter(|node| *node != self.me && membership.slot_of(*node).is_none())
             .filter(|node| {
-                self.peers.get(node).is_none_or(|peer| peer.dialing.is_none() && peer.links.is_empty())
+                self.peers.get(node).is_none_or(|peer| peer.dialing.is_empty() && peer.links.is_empty())
             })
             .collect()
     }

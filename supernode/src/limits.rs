@@ -92,6 +92,9 @@ pub const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 /// How long one that left stays to tell it.
 pub const FAREWELL: Duration = Duration::from_millis(300);
 
+/// When a member is dialled over TLS too, if QUIC has not brought a link, or the other way round: as phones do.
+pub const SECOND_DIAL_AFTER: Duration = Duration::from_millis(300);
+
 /// Links with one member: both may open one at the same time. The oldest is closed first.
 pub const LINKS_PER_MEMBER: usize = 3;
 

@@ -444,6 +444,7 @@ impl Supernode {
             self.echo.calls.deadline(),
             self.login_deadline(),
             self.join_deadline(),
+            self.dial_deadline(),
             self.gone_at,
             self.drain_deadline(),
             pings.min(),
@@ -552,6 +553,7 @@ impl Machine for Supernode {
             self.gone_at = None;
             self.outputs.push_back(Output::Event(Event::Stopped));
         }
+        self.dial_second(now);
         self.join_if_due(now);
         self.store_members(now);
         self.open_login(now);

@@ -19,7 +19,7 @@ use yodel_wire::time::{Instant, Now};
 
 use crate::limits::{
     LINKS_PER_MEMBER, MEMBER_ACTIVE, MEMBER_IDLE, MEMBER_LINKS_MAX, MEMBER_PING, MEMBER_PING_IDLE,
-    MEMBER_WAITING_MAX,
+    MEMBER_WAITING_MAX, SECOND_DIAL_AFTER,
 };
 use crate::node::{Link, Role, Supernode};
 
@@ -28,8 +28,10 @@ use crate::node::{Link, Role, Supernode};
 pub(crate) struct Peer {
     /// Links that can be written to, the one heard on last at the end.
     pub(crate) links: Vec<LinkId>,
-    /// The link that is being opened.
-    pub(crate) dialing: Option<LinkId>,
+    /// Links that are being opened.
+    pub(crate) dialing: Vec<LinkId>,
+    /// The other transport, and when it is tried too.
+    second: Option<(Instant, SocketAddr, Transport)>,
     /// Whether it shall send its table once it welcomed us.
     pub(crate) wants_table: bool,
     /// What waits for it; dropped when it fails.
@@ -40,7 +42,7 @@ pub(crate) struct Peer {
 
 impl Peer {
     fn is_over(&self) -> bool {
-        self.links.is_empty() && self.dialing.is_none() && self.waiting.is_empty()
+        self.links.is_empty() && self.dialing.is_empty() && self.waiting.is_empty()
     }
 }
 
@@ -59,7 +61,7 @@ impl Supernode {
             self.write(id, frame);
             return true;
         }
-        if self.peers.get(&node).is_none_or(|peer| peer.dialing.is_none()) && !self.dial(node) {
+        if self.peers.get(&node).is_none_or(|peer| peer.dialing.is_empty()) && !self.dial(node) {
             return false;
         }
         match self.peers.get_mut(&node) {
@@ -74,7 +76,7 @@ impl Supernode {
 
     /// Has a link with a member ready for what will follow.
     pub(crate) fn warm_member(&mut self, node: NodeId) {
-        if self.peers.get(&node).is_none_or(|peer| peer.links.is_empty() && peer.dialing.is_none()) {
+        if self.peers.get(&node).is_none_or(|peer| peer.links.is_empty() && peer.dialing.is_empty()) {
             self.dial(node);
         }
     }
@@ -87,20 +89,50 @@ impl Supernode {
         }
         let now = self.now.mono;
         let peer = self.peers.entry(node).or_default();
-        let (first, second) = if peer.failures.is_multiple_of(2) {
+        let (one, other) = if peer.failures.is_multiple_of(2) {
             (udp.map(|addr| (addr, Transport::Quic)), tcp.map(|addr| (addr, Transport::Tls)))
         } else {
             (tcp.map(|addr| (addr, Transport::Tls)), udp.map(|addr| (addr, Transport::Quic)))
         };
-        let Some((addr, transport)) = first.or(second) else { return false };
+        let Some((addr, transport)) = one.or(other) else { return false };
         peer.used = now;
+        peer.second = one.and(other).map(|(addr, transport)| (now + SECOND_DIAL_AFTER, addr, transport));
+        self.open_member(node, LinkTarget { addr, transport, key: Some(key) });
+        true
+    }
+
+    fn open_member(&mut self, node: NodeId, target: LinkTarget) {
         let id = self.draw_link();
         if let Some(peer) = self.peers.get_mut(&node) {
-            peer.dialing = Some(id);
+            peer.dialing.push(id);
         }
-        self.links.insert(id, Link::new(now, Role::Dialing(node)));
-        self.act(id, LinkAction::Open(LinkTarget { addr, transport, key: Some(key) }));
-        true
+        self.links.insert(id, Link::new(self.now.mono, Role::Dialing(node)));
+        self.act(id, LinkAction::Open(target));
+    }
+
+    /// Tries the other transport beside the one that has not brought a link yet: a first packet that is lost would
+    /// otherwise cost QUIC's whole initial time-out, a second (RFC 9002 §6.2.2).
+    pub(crate) fn dial_second(&mut self, now: Now) {
+        let mut due = Vec::new();
+        for (node, peer) in &mut self.peers {
+            if peer.second.is_some_and(|(at, ..)| now.mono >= at)
+                && let Some((_, addr, transport)) = peer.second.take()
+                && peer.links.is_empty()
+                && !peer.dialing.is_empty()
+            {
+                due.push((*node, addr, transport));
+            }
+        }
+        for (node, addr, transport) in due {
+            if let Some((key, ..)) = self.reach(node) {
+                self.open_member(node, LinkTarget { addr, transport, key: Some(key) });
+            }
+        }
+    }
+
+    /// When the other transport of some member is to be tried.
+    pub(crate) fn dial_deadline(&self) -> Option<Instant> {
+        self.peers.values().filter_map(|peer| peer.second.map(|(at, ..)| at)).min()
     }
 
     /// Key and addresses of a member: by its card, or by the bulletin when it is not in the table.
@@ -130,9 +162,14 @@ impl Supernode {
             boot: self.boot,
             announcement: self.own_announcement(),
         };
+        if self.peers.get(&node).is_some_and(|peer| !peer.links.is_empty()) {
+            // The other transport, or the member itself, was quicker.
+            return self.close(self.now, id);
+        }
         self.write(id, hello.encode());
         let Some(peer) = self.peers.get_mut(&node) else { return };
-        peer.dialing = None;
+        peer.dialing.retain(|link| *link != id);
+        peer.second = None;
         peer.failures = 0;
         peer.links.push(id);
         for frame in std::mem::take(&mut peer.waiting) {
@@ -229,12 +266,14 @@ impl Supernode {
     pub(crate) fn member_link_closed(&mut self, now: Now, node: NodeId, id: LinkId) {
         let Some(peer) = self.peers.get_mut(&node) else { return };
         peer.links.retain(|link| *link != id);
-        if peer.dialing == Some(id) {
-            peer.dialing = None;
-            peer.failures = peer.failures.saturating_add(1);
-        }
-        if !peer.links.is_empty() || peer.dialing.is_some() {
+        let dialled = peer.dialing.len();
+        peer.dialing.retain(|link| *link != id);
+        if !peer.links.is_empty() || !peer.dialing.is_empty() {
             return;
+        }
+        peer.second = None;
+        if dialled > 0 {
+            peer.failures = peer.failures.saturating_add(1);
         }
         let waiting = std::mem::take(&mut peer.waiting);
         for frame in waiting {

@@ -20,7 +20,9 @@ use yodel_wire::machine::{LinkClosed, LinkPeer, Transport};
 use yodel_wire::time::UnixTime;
 
 use crate::keys::KeptSealing;
-use crate::limits::{DEVICE_SILENT, FAREWELL, FIRST_FRAME, INVITES_BURST, LEAVE_WITHIN, MESSAGES_BURST};
+use crate::limits::{
+    DEVICE_SILENT, FAREWELL, FIRST_FRAME, INVITES_BURST, LEAVE_WITHIN, MESSAGES_BURST, SECOND_DIAL_AFTER,
+};
 
 const T0: UnixTime = UnixTime::from_secs(1_800_000_000);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -325,6 +327,23 @@ fn links_with_whom_the_bulletin_names_and_the_table_lacks() {
     let membership = rig.node.ring().membership();
     assert!(membership.slot_of(node(40)).is_some() && membership.slot_of(node(50)).is_some());
     assert!(membership.slot_of(node(60)).is_none());
+}
+
+#[test]
+fn a_member_is_dialled_over_the_other_transport_too_when_the_first_is_slow() {
+    let mut rig = Rig::new(|_| {});
+    let alice = rig.attach(50);
+    rig.send(alice, 60, Some(30), "OPTIONS far", 1);
+    assert_eq!(rig.opened.len(), 1);
+    rig.pass(SECOND_DIAL_AFTER - Duration::from_millis(1));
+    assert_eq!(rig.opened.len(), 1);
+    rig.pass(Duration::from_millis(1));
+    let [(slow, _), (quick, _)] = rig.opened[..] else { panic!("{:?}", rig.opened) };
+    rig.link(quick, 30);
+    assert_eq!(rig.said(quick, FrameKind::SipForward).len(), 1, "what waited goes over the one that came");
+    rig.link(slow, 30);
+    assert!(rig.closed.contains(&slow) && !rig.closed.contains(&quick));
+    assert_eq!((rig.said(slow, FrameKind::Hello).len(), rig.returned(alice)), (0, vec![]));
 }
 
 #[test]
