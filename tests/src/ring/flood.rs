@@ -30,7 +30,7 @@ use yodel_overlay::sealed::{HEADER_BYTES, KeyId};
 use yodel_wire::first_byte::{DATAGRAM_VERSION, OVERLAY};
 
 use super::crowd::Crowd;
-use super::figures::{round, usage};
+use super::figures::{Carried, round, usage};
 use super::place::within;
 use super::world::{World, block_on, failed};
 use crate::lab::LabError;
@@ -92,10 +92,11 @@ pub fn run(work: Flood) -> Result<Value, LabError> {
             let (used, status) = (usage(pid), world.realm.supernode_status(0)?);
             let watching = Watching::start(pid);
             let sender = Sender::start(world.clock(), target, kinds, work.rate)?;
-            let began = world.now();
+            let (began, carried) = (world.now(), Carried::now());
             let during = crowd.look_up_steadily(&world, &pairs, work.lookups_per_s, work.lasts).await;
             let took = world.now().since(began);
             let sent = sender.stop();
+            let taken_in = Carried::now().since(carried).datagrams;
             let most = watching.stop().await;
             let after_use = usage(pid);
             let after = crowd.look_up_steadily(&world, &pairs, work.lookups_per_s, BEFORE).await;
@@ -114,6 +115,8 @@ pub fn run(work: Flood) -> Result<Value, LabError> {
                 "supernodes": work.supernodes,
                 "sent": sent,
                 "sent_per_s": round(sent as f64 / took.as_secs_f64()),
+                // What sockets took in, little else than these; the rest the kernel dropped from a full queue.
+                "taken_in": world.alone.then_some(taken_in),
                 "seconds": round(took.as_secs_f64()),
                 "rss_mib": { "before": round(used.rss_mib), "most": round(most), "growth": growth },
                 "target_cpu_s": round(after_use.cpu_s - used.cpu_s),
