@@ -203,6 +203,16 @@ impl Client {
         client
     }
 
+    /// The homes, for whoever watches them.
+    pub fn homes(&self) -> &Homes {
+        &self.homes
+    }
+
+    /// Whether the newest contact entry is acknowledged by enough holders.
+    pub fn is_published(&self) -> bool {
+        self.publisher.is_online()
+    }
+
     /// Whether this phone is revoked by the bulletin it holds, or was refused as such.
     pub(super) fn is_out(&self) -> bool {
         self.realm.is_revoked(self.credential.node)

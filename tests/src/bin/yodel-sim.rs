@@ -1,9 +1,9 @@
-//! `yodel-sim overlay`: the ring under the virtual clock. One JSON object on stdout, the same for the same arguments;
-//! wall time and memory on stderr.
+//! `yodel-sim`: the ring (`overlay`) and a crowd of phones (`crowd`) under the virtual clock. One JSON object on stdout,
+//! the same for the same arguments; wall time and memory on stderr.
 
 use clap::{Parser, Subcommand};
 use yodel_net::clock::Clock;
-use yodel_tests::sim::overlay::{self, Arguments};
+use yodel_tests::sim::{crowd, overlay};
 
 /// The very machines of the programs, under a virtual clock.
 #[derive(Parser)]
@@ -15,20 +15,29 @@ struct Options {
 #[derive(Subcommand)]
 enum What {
     /// A ring of supernodes, and what it costs to ask it.
-    Overlay(Arguments),
+    Overlay(overlay::Arguments),
+    /// Phones whose homes die, half of them at once, and what the others bear.
+    Crowd(crowd::Arguments),
 }
 
 fn main() {
-    let Options { what: What::Overlay(arguments) } = Options::parse();
+    let Options { what } = Options::parse();
     let clock = Clock::start();
-    let report = overlay::run(&arguments);
-    let text = match arguments.json {
-        true => serde_json::to_string(&report),
-        false => serde_json::to_string_pretty(&report),
+    let text = match what {
+        What::Overlay(arguments) => text(&overlay::run(&arguments), arguments.json),
+        What::Crowd(arguments) => text(&crowd::run(&arguments), arguments.json),
     };
-    println!("{}", text.expect("figures are plain"));
+    println!("{text}");
     let took = clock.now().mono.since(yodel_wire::time::Instant::ORIGIN);
     eprintln!("wall {:.1} s, memory at most {} MiB", took.as_secs_f64(), peak_kib() / 1_024);
+}
+
+fn text<R: serde::Serialize>(report: &R, json: bool) -> String {
+    let text = match json {
+        true => serde_json::to_string(report),
+        false => serde_json::to_string_pretty(report),
+    };
+    text.expect("figures are plain")
 }
 
 /// The most memory this process ever had, as Linux counts it; 0 elsewhere.

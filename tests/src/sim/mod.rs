@@ -1,6 +1,7 @@
 //! The simulator: the very root machines of the programs, under one virtual clock.
 
 pub mod checks;
+pub mod crowd;
 pub mod issuer;
 pub mod nat;
 pub mod overlay;

@@ -104,6 +104,8 @@ pub struct World {
     pub cut: Vec<(IpAddr, IpAddr)>,
     /// Sources whose datagrams to a destination vanish, while the other direction works.
     pub one_way: Vec<(IpAddr, IpAddr)>,
+    /// Nothing is ever read back from a disk: what is written takes time, and is forgotten.
+    pub diskless: bool,
     /// While set, nothing passes between nodes of different groups; see [`World::set_group`].
     pub partitioned: bool,
 }
@@ -125,6 +127,7 @@ impl World {
             sent: Traffic::default(),
             cut: Vec::new(),
             one_way: Vec::new(),
+            diskless: false,
             partitioned: false,
         }
     }
@@ -202,6 +205,12 @@ impl World {
             self.lose(link);
             self.let_go(link);
         }
+    }
+
+    /// The power of its machine fails: as [`World::kill`], and nobody is there who would refuse TCP.
+    pub fn unplug(&mut self, index: NodeIndex) {
+        self.kill(index);
+        self.network.unplug(&self.nodes[index.0].place);
     }
 
     /// Whether it runs.
@@ -362,7 +371,7 @@ impl World {
                 if node.life != life {
                     return;
                 }
-                for write in writes {
+                for write in writes.into_iter().filter(|_| !self.diskless) {
                     match write.value {
                         Some(value) => node.disk.insert((write.tree, write.key), value),
                         None => node.disk.remove(&(write.tree, write.key)),

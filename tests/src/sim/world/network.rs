@@ -126,6 +126,11 @@ impl Network {
         }
     }
 
+    /// The host of this node is gone, with all that runs on it.
+    pub(super) fn unplug(&mut self, place: &Place) {
+        self.hosts.remove(&place.addr.ip());
+    }
+
     /// Whether a host is there, whatever runs on it.
     pub(super) fn is_host(&self, ip: IpAddr) -> bool {
         self.hosts.contains_key(&ip)
