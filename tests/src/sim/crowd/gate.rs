@@ -40,15 +40,15 @@ impl Gate {
         let gate = self.clone();
         Box::new(move |from, to, frame| {
             match (from < first_phone, to < first_phone) {
-                (true, false) => gate.to_phone(from, &frame),
-                (false, true) => gate.from_phone(&frame),
+                (true, false) => gate.a_phone_gets(from, &frame),
+                (false, true) => gate.a_phone_sent(&frame),
                 (true, true) | (false, false) => {}
             }
             vec![frame]
         })
     }
 
-    fn to_phone(&self, from: NodeIndex, frame: &Frame) {
+    fn a_phone_gets(&self, from: NodeIndex, frame: &Frame) {
         if frame.kind == FrameKind::Welcome {
             *self.lock().0.attached.entry(from).or_default() += 1;
         } else if frame.kind == FrameKind::Refuse {
@@ -63,7 +63,7 @@ impl Gate {
         }
     }
 
-    fn from_phone(&self, frame: &Frame) {
+    fn a_phone_sent(&self, frame: &Frame) {
         let counts = &mut self.lock().0;
         counts.frames += 1;
         counts.came += u32::from(frame.kind == FrameKind::Hello);
