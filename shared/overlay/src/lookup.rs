@@ -193,10 +193,13 @@ impl Lookup {
         self.judge(now);
     }
 
-    /// A holder has the record, but it is asked over a link, because the answer is too long: it gets time for that.
+    /// A holder has the record, but it is asked over a link, because the answer is too long: it gets time for that, a
+    /// handshake's and an answer's.
     pub fn handle_moved(&mut self, now: Instant, from: NodeId) {
-        if let Some(Asked { state: State::Asked { at, hedge, hedged, .. }, .. }) = self.open_mut(from) {
-            (*at, *hedge, *hedged) = (now, now + HEDGE_MAX, false);
+        if let Some(Asked { state: State::Asked { at, hedge, hedged, .. }, patience, .. }) =
+            self.open_mut(from)
+        {
+            (*at, *hedge, *hedged) = (now, now + (*patience * 2).min(HEDGE_MAX), false);
         }
     }
 
