@@ -13,9 +13,12 @@ pub struct Arguments {
     /// Supernodes of the realm.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub supernodes: u32,
-    /// Accounts with one device each, all published before anything is measured.
+    /// Accounts, all published before anything is measured.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub clients: u32,
+    /// Devices of each account; with `--liars` two unless set, else one.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=8))]
+    pub devices: Option<u32>,
     /// Round trip between any two, milliseconds.
     #[arg(long, default_value_t = 50)]
     pub rtt_ms: u32,
@@ -34,6 +37,19 @@ pub struct Arguments {
     /// How many times as fast the hour of `--churn` passes.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=3_600))]
     pub speed: u32,
+    /// Time one join and one death, then let one of each happen every second for so long.
+    #[arg(long, value_name = "TIME", value_parser = span::parse)]
+    #[serde(serialize_with = "seconds")]
+    pub turnover: Option<Duration>,
+    /// So many holders of each account lie about it: forge, roll back, leave out a device, withhold, answer late.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=8))]
+    pub liars: Option<u32>,
+    /// This share of the members lies about members: declares others dead, raises their incarnations, invents some.
+    #[arg(long, value_name = "SHARE")]
+    pub gossip_liars: Option<Share>,
+    /// So many members are killed and started again within one second.
+    #[arg(long, value_name = "MEMBERS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub restart: Option<u32>,
     /// Cut the ring in two halves for so long, write to both, heal it, and wait until they agree.
     #[arg(long, value_name = "TIME", value_parser = span::parse)]
     #[serde(serialize_with = "seconds")]
@@ -46,6 +62,14 @@ pub struct Arguments {
     #[arg(long)]
     #[serde(skip)]
     pub json: bool,
+}
+
+impl Arguments {
+    /// Devices of each account.
+    pub(super) fn devices_of_each(&self) -> u32 {
+        // One that leaves out a device needs one to show.
+        self.devices.unwrap_or(if self.liars.is_some() { 2 } else { 1 })
+    }
 }
 
 /// A share such as `25%`.

@@ -1,14 +1,16 @@
-//! What a ring needs of a login server while it runs: the next bulletin, handed to whoever waits for it.
+//! What a ring needs of a login server while it runs: the next bulletin, handed to whoever waits for it, and to a crowd
+//! as rarely as the real one does.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 use yodel_identity::bulletin::BulletinWanted;
 use yodel_identity::login::{Body, LoginHello};
+use yodel_login_server::limits::HAND_OUT;
 use yodel_overlay::attach::{Ping, Pong};
 use yodel_wire::frame::{Frame, FrameKind};
 use yodel_wire::machine::{CommitResult, LinkAction, LinkEvent, LinkId, Machine, Output, Ticket};
-use yodel_wire::time::Now;
+use yodel_wire::time::{Instant, Now};
 
 /// See the module's text.
 pub(super) struct Desk {
@@ -16,6 +18,9 @@ pub(super) struct Desk {
     newest: Issued,
     peers: BTreeMap<LinkId, SocketAddr>,
     waiting: BTreeSet<LinkId>,
+    /// When all who wait were last given one, and when they are next.
+    handed_out: Instant,
+    next: Option<Instant>,
     outputs: VecDeque<Output<()>>,
 }
 
@@ -23,12 +28,15 @@ pub(super) struct Desk {
 pub(super) struct Issued {
     pub(super) epoch: u64,
     pub(super) bytes: Vec<u8>,
+    /// Whether all shall have it at once: it takes a credential back.
+    pub(super) urgent: bool,
 }
 
 impl Desk {
     pub(super) fn new(statement: Vec<u8>, newest: Issued) -> Desk {
         let (peers, waiting) = (BTreeMap::new(), BTreeSet::new());
-        Desk { statement, newest, peers, waiting, outputs: VecDeque::new() }
+        let (handed_out, outputs) = (Instant::ORIGIN, VecDeque::new());
+        Desk { statement, newest, peers, waiting, handed_out, next: None, outputs }
     }
 
     fn write(&mut self, link: LinkId, frame: Frame) {
@@ -76,18 +84,28 @@ impl Machine for Desk {
         }
     }
 
-    fn handle_command(&mut self, _: Now, newest: Issued) {
+    fn handle_command(&mut self, now: Now, newest: Issued) {
+        let urgent = newest.urgent;
         self.newest = newest;
+        let waiting = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX);
+        let next = if urgent { now.mono } else { now.mono.max(self.handed_out + HAND_OUT * waiting) };
+        self.next = Some(self.next.map_or(next, |due| due.min(next)));
+        self.handle_timeout(now);
+    }
+
+    fn handle_committed(&mut self, _: Now, _: Ticket, _: CommitResult) {}
+
+    fn handle_timeout(&mut self, now: Now) {
+        if self.next.is_none_or(|next| now.mono < next) {
+            return;
+        }
+        (self.next, self.handed_out) = (None, now.mono);
         for link in std::mem::take(&mut self.waiting) {
             self.hand_out(link);
         }
     }
 
-    fn handle_committed(&mut self, _: Now, _: Ticket, _: CommitResult) {}
-
-    fn handle_timeout(&mut self, _: Now) {}
-
     fn poll_output(&mut self) -> Output<()> {
-        self.outputs.pop_front().unwrap_or(Output::Idle { deadline: None })
+        self.outputs.pop_front().unwrap_or(Output::Idle { deadline: self.next })
     }
 }

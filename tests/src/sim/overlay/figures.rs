@@ -45,13 +45,13 @@ pub struct Figures {
     pub settled_ms: Percentiles,
     /// From a write to its acknowledgement.
     pub write_ms: Percentiles,
-    /// Datagrams of a lookup, mean, both directions. A frame over a link counts as one.
+    /// Datagrams of a lookup, mean, both directions, as the supernode that was asked counts them.
     pub datagrams: f64,
     /// Their payload.
     pub bytes: f64,
     /// Lookups that found the account with its newest acknowledged entry, of all.
     pub success: f64,
-    /// Lookups whose settled answer was another one.
+    /// Lookups whose settled answer was another one, or whose first was and stood for more than 300 ms.
     pub wrong: u64,
     /// Writes acknowledged, of all.
     pub written: f64,
@@ -81,6 +81,83 @@ pub struct Churned {
     /// What a supernode sent in a second, lookups included.
     pub bytes_s: f64,
     /// Asked meanwhile.
+    #[serde(flatten)]
+    pub figures: Figures,
+    /// Accounts whose newest acknowledged entry nobody could be asked for in the end.
+    pub lost: usize,
+}
+
+/// The ring while members come and go every second.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Turned {
+    /// From a newcomer's start until it was in everybody's table; nothing when that took longer than two minutes.
+    pub join_known_ms: Option<f64>,
+    /// From a silent death until nobody counted on it; nothing when that took longer than two minutes.
+    pub death_known_ms: Option<f64>,
+    /// Joins, and as many deaths.
+    pub events: usize,
+    /// What a member sent in datagrams in a second meanwhile.
+    pub datagram_bytes_s: f64,
+    /// What it sent over links: bulletins and cards mostly.
+    pub link_bytes_s: f64,
+    /// Datagrams and frames that a member sent in a second meanwhile.
+    pub messages_s: f64,
+    /// Asked at the end of it.
+    #[serde(flatten)]
+    pub figures: Figures,
+}
+
+/// The ring with holders that lie.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Deceived {
+    /// Lies told to whoever asked.
+    pub lies: u64,
+    /// Asked of members that do not lie about the account.
+    #[serde(flatten)]
+    pub figures: Figures,
+}
+
+/// The ring with members that lie about members.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Slandered {
+    /// Members that lie.
+    pub liars: usize,
+    /// Members they told of that nobody is.
+    pub invented: u64,
+    /// Longest time that an honest member did not count on another honest one, seconds; looked at every quarter of one.
+    pub dropped_s: f64,
+    /// Times that an honest member stopped to count on another honest one, as far as it showed.
+    pub drops: u64,
+    /// The most members that an honest member's table held beyond those that exist.
+    pub grown: usize,
+    /// What an honest member sent in a second before there were liars.
+    pub honest_bytes_s_before: f64,
+    /// What it sent in a second with them.
+    pub honest_bytes_s: f64,
+    /// Records handed over by honest members, though nobody came or went.
+    pub handed_over: u64,
+    /// Asked meanwhile.
+    #[serde(flatten)]
+    pub figures: Figures,
+    /// Accounts whose newest acknowledged entry nobody could be asked for in the end.
+    pub lost: usize,
+}
+
+/// The ring with members that begin again at once.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Restarted {
+    /// How many.
+    pub restarted: usize,
+    /// From the last start until everybody counts on everybody and nobody is on standby; nothing when that took longer
+    /// than two minutes.
+    pub steady_ms: Option<f64>,
+    /// Datagrams and frames that a member sent in a second before.
+    pub messages_s_before: f64,
+    /// The most that it sent in any second in the two minutes after the last start, mean of all members.
+    pub messages_s_peak: f64,
+    /// What it sent in a second from two minutes after the last start on.
+    pub messages_s_after: f64,
+    /// Asked from the last start on.
     #[serde(flatten)]
     pub figures: Figures,
     /// Accounts whose newest acknowledged entry nobody could be asked for in the end.

@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use yodel_overlay::record::{ContactEntry, Standing, WriteStatus};
+use yodel_overlay::record::{ContactEntry, WriteStatus};
+use yodel_overlay::verify::LookupResult;
 use yodel_wire::time::Instant;
 
 use super::ask::{Askers, Said, Word};
 use super::figures::{Figures, Percentiles, rounded};
-use super::ring::SimRing;
+use super::ring::{Account, SimRing};
 use crate::sim::world::Traffic;
+
+/// A wrong answer that stands longer does harm.
+const STANDS: Duration = Duration::from_millis(300);
 
 /// Longer than any read or write may take.
 const PATIENCE: Duration = Duration::from_secs(6);
@@ -26,14 +30,15 @@ struct Open {
     account: usize,
     what: What,
     answered: bool,
+    /// What was told so far is wrong.
+    misled: bool,
 }
 
-#[derive(Clone, Copy)]
 enum What {
-    /// Finds nothing older than this.
-    Read { sequence: u64 },
+    /// Finds nothing older than this of each device.
+    Read { sequences: Vec<u64> },
     /// Writes this.
-    Write { sequence: u64 },
+    Write { device: usize, sequence: u64 },
 }
 
 /// What came of operations.
@@ -42,26 +47,20 @@ struct Tally {
     first: Vec<Duration>,
     settled: Vec<Duration>,
     write: Vec<Duration>,
+    datagrams: u64,
+    bytes: u64,
     reads: usize,
     wrong: usize,
     writes: usize,
 }
 
-/// What the ring sends of itself, all members together.
+/// What a member sends of itself.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Idle {
-    messages_s: f64,
-    bytes_s: f64,
-    /// Of one member.
+    /// Datagrams and frames of one member in a second.
+    pub(super) each_messages_s: f64,
+    /// Their bytes.
     pub(super) each_bytes_s: f64,
-}
-
-impl Idle {
-    /// What is left of it when `gone` of `members` are gone.
-    pub(super) fn without(self, gone: usize, members: usize) -> Idle {
-        let left = (members - gone) as f64 / members as f64;
-        Idle { messages_s: self.messages_s * left, bytes_s: self.bytes_s * left, ..self }
-    }
 }
 
 /// See the module's text.
@@ -77,42 +76,39 @@ impl Load {
         Load { askers, next_op: 0, open: BTreeMap::new(), tally: Tally::default() }
     }
 
-    /// Measures what the ring sends when nobody asks.
+    /// Measures what members send when nobody asks.
     pub(super) fn idle(&mut self, ring: &mut SimRing, span: Duration) -> Idle {
         let before = ring.sent();
         ring.run_for(span);
+        let each_s = span.as_secs_f64() * ring.alive.len() as f64;
         let sent = ring.sent() - before;
-        let bytes_s = bytes(sent) / span.as_secs_f64();
-        let each_bytes_s = bytes_s / ring.alive.len() as f64;
-        Idle { messages_s: messages(sent) / span.as_secs_f64(), bytes_s, each_bytes_s }
+        Idle { each_messages_s: messages(sent) / each_s, each_bytes_s: bytes(sent) / each_s }
     }
 
-    /// Reads and writes; `before` is what the ring sends of itself and does not count.
-    pub(super) fn measure(&mut self, ring: &mut SimRing, lookups: u32, before: Idle) -> Figures {
+    /// Reads and writes.
+    pub(super) fn measure(&mut self, ring: &mut SimRing, lookups: u32, idle: Idle) -> Figures {
         self.tally = Tally::default();
-        let (sent, begun) = (ring.sent(), ring.world.now().mono);
         self.reads(ring, lookups);
-        // Whole seconds: what the ring sends of itself comes in rounds.
-        let over = ring.world.now().mono.since(begun).subsec_nanos();
-        ring.run_for(Duration::from_secs(1) - Duration::from_nanos(over.into()));
-        let took = ring.world.now().mono.since(begun).as_secs_f64();
-        let sent = ring.sent() - sent;
-        let each = |all: f64, idle_s: f64| rounded((all - idle_s * took).max(0.0) / f64::from(lookups));
-        let (datagrams, bytes) = (each(messages(sent), before.messages_s), each(bytes(sent), before.bytes_s));
         self.writes(ring, lookups.div_ceil(4) as usize);
-        Figures { datagrams, bytes, idle_bytes_s: rounded(before.each_bytes_s), ..self.figures() }
+        Figures { idle_bytes_s: rounded(idle.each_bytes_s), ..self.figures() }
+    }
+
+    /// A supernode begins anew: whoever was attached to it attaches again.
+    pub(super) fn attach_anew(&mut self, supernode: usize) {
+        self.askers.forget(supernode);
     }
 
     /// What came of all reads and writes since the last `measure`.
     pub(super) fn figures(&self) -> Figures {
         let share = |part: usize, all: usize| if all == 0 { 0.0 } else { part as f64 / all as f64 };
-        let Tally { first, settled, write, reads, wrong, writes } = &self.tally;
+        let Tally { first, settled, write, datagrams, bytes, reads, wrong, writes } = &self.tally;
+        let each = |all: u64| rounded(all as f64 / reads.max(&1).to_owned() as f64);
         Figures {
             first_ms: Percentiles::of(first),
             settled_ms: Percentiles::of(settled),
             write_ms: Percentiles::of(write),
-            datagrams: 0.0,
-            bytes: 0.0,
+            datagrams: each(*datagrams),
+            bytes: each(*bytes),
             success: rounded(share(settled.len(), *reads)),
             wrong: *wrong as u64,
             written: rounded(share(write.len(), *writes)),
@@ -128,7 +124,8 @@ impl Load {
     /// Reads of random accounts at random supernodes, until all are answered.
     pub(super) fn reads(&mut self, ring: &mut SimRing, count: u32) {
         for _ in 0..count {
-            let (supernode, account) = (ring.pick(), ring.pick_account());
+            let account = ring.pick_account();
+            let supernode = ring.pick_honest(account);
             self.read(ring, supernode, account);
             self.pause(ring, gap(ring));
         }
@@ -148,16 +145,17 @@ impl Load {
         self.finish(ring);
     }
 
-    /// Every account writes its next entry.
+    /// Every device writes its next entry.
     pub(super) fn publish_all(&mut self, ring: &mut SimRing) {
-        self.writes(ring, ring.accounts.len());
+        let devices = ring.accounts.iter().map(|account| account.devices.len()).sum();
+        self.writes(ring, devices);
     }
 
     /// Reads every account; tells how many did not read back as last acknowledged.
     pub(super) fn check_all(&mut self, ring: &mut SimRing) -> usize {
         let kept = std::mem::take(&mut self.tally);
         for account in 0..ring.accounts.len() {
-            let supernode = ring.pick();
+            let supernode = ring.pick_honest(account);
             self.read(ring, supernode, account);
             self.pause(ring, gap(ring));
         }
@@ -173,17 +171,19 @@ impl Load {
 
     /// Asks for a read.
     pub(super) fn read(&mut self, ring: &mut SimRing, supernode: usize, account: usize) {
-        let sequence = ring.accounts[account].acknowledged;
-        let op = self.begin(ring, account, What::Read { sequence });
+        let asked = &ring.accounts[account];
+        let sequences = asked.devices.iter().map(|device| device.acknowledged).collect();
+        let key = asked.key();
+        let op = self.begin(ring, account, What::Read { sequences });
         self.tally.reads += 1;
-        let key = ring.accounts[account].key();
         self.askers.read(ring, supernode, op, key);
     }
 
-    /// Asks for a write of the account's next entry.
+    /// Asks for a write of the next entry of one of the account's devices.
     pub(super) fn write(&mut self, ring: &mut SimRing, supernode: usize, account: usize) {
-        let (sequence, publication) = ring.publication(account);
-        let op = self.begin(ring, account, What::Write { sequence });
+        let device = ring.next_device(account);
+        let (sequence, publication) = ring.publication(account, device);
+        let op = self.begin(ring, account, What::Write { device, sequence });
         self.tally.writes += 1;
         self.askers.write(ring, supernode, op, publication);
     }
@@ -202,12 +202,13 @@ impl Load {
         while !self.open.is_empty() && ring.world.now().mono < end {
             self.pause(ring, Duration::from_millis(10));
         }
-        self.open.clear();
+        let open = std::mem::take(&mut self.open);
+        self.tally.wrong += open.values().filter(|open| open.misled).count();
     }
 
     fn begin(&mut self, ring: &SimRing, account: usize, what: What) -> u64 {
         self.next_op += 1;
-        let open = Open { begun: ring.world.now().mono, account, what, answered: false };
+        let open = Open { begun: ring.world.now().mono, account, what, answered: false, misled: false };
         self.open.insert(self.next_op, open);
         self.next_op
     }
@@ -216,36 +217,57 @@ impl Load {
         let Some(open) = self.open.get_mut(&word.op) else { return };
         let took = word.at.since(open.begun);
         let account = &mut ring.accounts[open.account];
-        match (word.said, open.what) {
-            (Said::Found { standing, account: record, entries, settled }, What::Read { sequence }) => {
-                let held = standing == Standing::Held && record.as_deref() == Some(account.record());
-                let newest = entries
-                    .iter()
-                    .filter_map(|entry| ContactEntry::decode_unverified(entry).ok())
-                    .map(|entry| entry.sequence)
-                    .max();
-                if held && newest.is_some() && !std::mem::replace(&mut open.answered, true) {
-                    self.tally.first.push(took);
+        match (word.said, &open.what) {
+            (Said::Looked { result, report }, What::Read { sequences }) => {
+                let right = is_right(account, &result, sequences);
+                if let Some(first) = report.first.filter(|_| !std::mem::replace(&mut open.answered, true)) {
+                    self.tally.first.push(first);
                 }
-                if settled {
-                    self.open.remove(&word.op);
-                    match held && newest >= Some(sequence) {
-                        true => self.tally.settled.push(took),
-                        false if standing == Standing::Unreachable => {}
-                        false => self.tally.wrong += 1,
-                    }
-                }
-            }
-            (Said::Written(status), What::Write { sequence }) => {
+                let Some(settled) = report.settled else {
+                    open.misled = !right;
+                    return;
+                };
+                self.tally.datagrams += u64::from(report.datagrams);
+                self.tally.bytes += u64::from(report.bytes);
+                let stood = open.misled && settled > STANDS;
+                let unreachable = *result == LookupResult::Unreachable;
                 self.open.remove(&word.op);
+                match right {
+                    true => self.tally.settled.push(settled),
+                    false => self.tally.wrong += usize::from(!unreachable),
+                }
+                self.tally.wrong += usize::from(right && stood);
+            }
+            (Said::Written(status), What::Write { device, sequence }) => {
                 if status == WriteStatus::Stored {
-                    account.acknowledged = account.acknowledged.max(sequence);
+                    let device = &mut account.devices[*device];
+                    device.acknowledged = device.acknowledged.max(*sequence);
                     self.tally.write.push(took);
                 }
+                self.open.remove(&word.op);
             }
-            (Said::Found { .. }, What::Write { .. }) | (Said::Written(_), What::Read { .. }) => {}
+            // Nobody is there who could be told: that is no failure of the ring.
+            (Said::Died, what) => {
+                match what {
+                    What::Read { .. } => self.tally.reads -= 1,
+                    What::Write { .. } => self.tally.writes -= 1,
+                }
+                self.open.remove(&word.op);
+            }
+            (Said::Looked { .. }, What::Write { .. }) | (Said::Written(_), What::Read { .. }) => {}
         }
     }
+}
+
+/// Whether an answer shows the account with every device, none older than was acknowledged.
+fn is_right(account: &Account, result: &LookupResult, sequences: &[u64]) -> bool {
+    let LookupResult::Found { account: record, entries, .. } = result else { return false };
+    let shown = |device: usize| {
+        let of = |entry: &&ContactEntry| account.device(entry.device) == Some(device);
+        entries.iter().find(of).map_or(0, |entry| entry.sequence)
+    };
+    record.bytes() == account.record()
+        && sequences.iter().enumerate().all(|(device, sequence)| shown(device) >= *sequence)
 }
 
 /// Pause between two operations, so that neither a supernode nor the ring gets more than it is measured with.

@@ -1,11 +1,11 @@
-//! A device without distance to its supernode that asks it to read and write, as a phone would, and times the answers.
+//! A device without distance to its supernode that has it write, as a phone would.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use yodel_overlay::attach::{Hello, LinkRole, VERSION};
-use yodel_overlay::record::{Answer, ReadRequest, WriteRequest, Written};
+use yodel_overlay::record::{WriteRequest, Written};
 use yodel_wire::frame::{Frame, FrameKind};
 use yodel_wire::machine::{
     CommitResult, LinkAction, LinkEvent, LinkId, LinkTarget, Machine, Output, Ticket, Transport,
@@ -25,19 +25,7 @@ pub(super) struct Probe {
     welcome: bool,
     waiting: Vec<Frame>,
     next_ping: Option<Instant>,
-    outputs: VecDeque<Output<Heard>>,
-}
-
-/// What a probe is asked for.
-pub(super) enum Ask {
-    Read(ReadRequest),
-    Write(WriteRequest),
-}
-
-/// What a supernode answered.
-pub(super) enum Heard {
-    Answer(Answer),
-    Written(Written),
+    outputs: VecDeque<Output<Written>>,
 }
 
 impl Probe {
@@ -69,13 +57,9 @@ impl Probe {
                     self.write(link, frame);
                 }
             }
-            FrameKind::Answer => {
-                let answer = Answer::decode(&frame.body).unwrap();
-                self.outputs.push_back(Output::Event(Heard::Answer(answer)));
-            }
             FrameKind::Written => {
                 let written = Written::decode(&frame.body).unwrap();
-                self.outputs.push_back(Output::Event(Heard::Written(written)));
+                self.outputs.push_back(Output::Event(written));
             }
             // Bulletins, pongs: nothing that a probe asked for.
             _ => {}
@@ -84,8 +68,8 @@ impl Probe {
 }
 
 impl Machine for Probe {
-    type Command = Ask;
-    type Event = Heard;
+    type Command = WriteRequest;
+    type Event = Written;
 
     fn handle_datagram(&mut self, _: Now, _: SocketAddr, _: &[u8]) {}
 
@@ -110,11 +94,8 @@ impl Machine for Probe {
         }
     }
 
-    fn handle_command(&mut self, _: Now, ask: Ask) {
-        let frame = match ask {
-            Ask::Read(request) => request.encode(),
-            Ask::Write(request) => request.encode(),
-        };
+    fn handle_command(&mut self, _: Now, request: WriteRequest) {
+        let frame = request.encode();
         match self.link {
             Some(link) if self.welcome => self.write(link, frame),
             Some(_) => self.waiting.push(frame),
@@ -139,7 +120,7 @@ impl Machine for Probe {
         }
     }
 
-    fn poll_output(&mut self) -> Output<Heard> {
+    fn poll_output(&mut self) -> Output<Written> {
         self.outputs.pop_front().unwrap_or(Output::Idle { deadline: self.next_ping })
     }
 }

@@ -1,21 +1,31 @@
 //! A realm of any number of supernodes, each in a /24 and of an owner of its own, with accounts to look up.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use yodel_identity::bulletin::Bulletin;
+use yodel_identity::keys::{SealingKey, SigningKey};
 use yodel_identity::node::NodeId;
-use yodel_overlay::directory::Directory;
+use yodel_overlay::directory::{Directory, Slot};
 use yodel_overlay::limits::CONTACT_ENTRY_LIFE;
+use yodel_overlay::membership::Health;
 use yodel_overlay::record::{ContactEntry, ContactEntryFields};
 use yodel_overlay::ring::Config as RingConfig;
-use yodel_supernode::node::{Command, Config, KnownMembers, SharedMembers, Stored, Supernode};
+use yodel_supernode::node::{
+    BULLETIN_KEY, Command, Config, INCARNATION_KEY, KnownMembers, REALM as REALM_TREE, RECORDS,
+    SharedMembers, Stored, Supernode,
+};
 use yodel_wire::machine::Machine;
 use yodel_wire::time::Instant;
 
 use super::ask::Publication;
 use super::desk::{Desk, Issued};
+use super::liar::{LIES, Liar, Plot};
+use super::player::Player;
 use crate::sim::issuer::{AccountKeys, DeviceKeys, Issuer, SupernodeKeys};
 use crate::sim::realm::REALM;
 use crate::sim::world::{NodeIndex, Place, Traffic, World};
@@ -31,13 +41,22 @@ pub(super) struct Member {
     pub(super) group: u8,
 }
 
-/// An account with one device.
+/// An account and what its devices wrote.
 pub(super) struct Account {
     keys: AccountKeys,
+    pub(super) devices: Vec<Device>,
+}
+
+/// What one device wrote.
+#[derive(Clone, Default)]
+pub(super) struct Device {
     /// Of the newest entry signed.
     sequence: u64,
     /// The newest sequence that a supernode acknowledged.
     pub(super) acknowledged: u64,
+    /// The newest entry signed, and the one before.
+    newest: Option<Vec<u8>>,
+    older: Option<Vec<u8>>,
 }
 
 impl Account {
@@ -47,6 +66,11 @@ impl Account {
 
     pub(super) fn record(&self) -> &[u8] {
         self.keys.record.bytes()
+    }
+
+    /// Whose entry this is, as a number of its devices.
+    pub(super) fn device(&self, node: NodeId) -> Option<usize> {
+        self.keys.devices.iter().position(|device| device.credential.node == node)
     }
 }
 
@@ -64,11 +88,13 @@ pub(super) struct SimRing {
     /// Where the login server stands, while there is one.
     desk: Option<NodeIndex>,
     next_bulletin: Instant,
+    /// What liars know, once there are any.
+    plot: Rc<RefCell<Plot>>,
 }
 
 impl SimRing {
-    /// A realm with a login server, all supernodes up, nothing published.
-    pub(super) fn new(seed: u64, rtt: Duration, supernodes: u32, accounts: u32) -> SimRing {
+    /// A realm with a login server, all supernodes up, nothing published. Every account has so many devices.
+    pub(super) fn new(seed: u64, rtt: Duration, supernodes: u32, accounts: u32, devices: u32) -> SimRing {
         let mut world = World::new(seed);
         world.weather.delay = rtt / 2;
         let now = world.now();
@@ -80,9 +106,10 @@ impl SimRing {
         let (members, alive) = (Vec::new(), Vec::new());
         let accounts = (0..accounts)
             .map(|number| {
-                let name = format!("user{number}");
-                let keys = issuer.account(now.unix, &name, 1, || world.seed());
-                Account { keys, sequence: 0, acknowledged: 0 }
+                // Short, so that the record of an account with two devices fits one datagram.
+                let name = format!("u{number}");
+                let keys = issuer.account(now.unix, &name, devices, || world.seed());
+                Account { keys, devices: vec![Device::default(); devices as usize] }
             })
             .collect();
         let mut ring = SimRing {
@@ -95,6 +122,7 @@ impl SimRing {
             directory: Directory::new(),
             desk: None,
             next_bulletin,
+            plot: Rc::default(),
         };
         ring.place_desk(desk_addr());
         for keys in keys {
@@ -106,7 +134,8 @@ impl SimRing {
 
     /// Starts a login server at this address.
     fn place_desk(&mut self, addr: SocketAddr) {
-        let newest = Issued { epoch: self.bulletin.epoch, bytes: self.bulletin.bytes().to_vec() };
+        let newest =
+            Issued { epoch: self.bulletin.epoch, bytes: self.bulletin.bytes().to_vec(), urgent: false };
         let machine = Desk::new(self.issuer.statement().to_vec(), newest);
         let place = Place { addr, ports: Vec::new(), nat: None, key: self.issuer.tls_key().0 };
         self.desk = Some(self.world.add(place, machine));
@@ -120,66 +149,204 @@ impl SimRing {
     }
 
     fn place(&mut self, keys: SupernodeKeys, newcomer: bool) -> usize {
-        let now = self.world.now();
         let index = self.members.len();
-        let (udp, tcp) = addrs(index);
-        let mut config = Config::new(udp.clone(), tcp);
-        config.allow_loopback = false;
-        // What was agreed on ahead of need would be agreed on by everybody with everybody.
-        config.ring = RingConfig { derive_ahead: 0, standby: newcomer, ..RingConfig::default() };
+        let (udp, _) = addrs(index);
         let members =
             KnownMembers::Shared(SharedMembers { directory: self.directory.clone(), slots: Arc::from([]) });
         let bulletin = Some(self.bulletin.bytes().to_vec());
         let stored = Stored { bulletin, members, ..Stored::default() };
-        let seed = self.world.seed();
-        let machine = Supernode::new(now, self.issuer.key_file(&keys), config, &stored, seed).unwrap();
+        let machine = self.machine(index, &keys, newcomer, &stored);
         let place = Place { addr: udp[0], ports: vec![443], nat: None, key: keys.key.public().0 };
         let node = self.world.add(place, machine);
-        self.world.with::<Supernode, _>(node, |supernode, now| {
-            supernode.handle_command(now, Command::LoginServers(vec![desk_addr()]));
-        });
+        let known = (keys.credential.node, keys.sealing.public());
+        self.plot.borrow_mut().peers.insert(udp[0], known);
         self.members.push(Member { node, addr: udp[0], keys, group: 0 });
         self.alive.push(index);
+        self.tell_desk(index);
         index
+    }
+
+    fn machine(&mut self, index: usize, keys: &SupernodeKeys, standby: bool, stored: &Stored) -> Player {
+        let now = self.world.now();
+        let (udp, tcp) = addrs(index);
+        let mut config = Config::new(udp, tcp);
+        config.allow_loopback = false;
+        // What was agreed on ahead of need would be agreed on by everybody with everybody.
+        config.ring = RingConfig { derive_ahead: 0, standby, ..RingConfig::default() };
+        let seed = self.world.seed();
+        let machine = Supernode::new(now, self.issuer.key_file(keys), config, stored, seed).unwrap();
+        Player::new(now, machine)
+    }
+
+    fn tell_desk(&mut self, index: usize) {
+        self.world.with::<Player, _>(self.members[index].node, |player, now| {
+            player.handle_command(now, Command::LoginServers(vec![desk_addr()]));
+        });
     }
 
     /// Everybody knows everybody, as after a restart of all with their stores.
     fn introduce(&mut self) {
         let mut slots = Vec::new();
         for member in &self.members {
-            self.world.look::<Supernode, _>(member.node, |supernode| {
-                slots.push(supernode.ring().membership().me());
+            self.world.look::<Player, _>(member.node, |player| {
+                slots.push(player.supernode.ring().membership().me());
             });
         }
         let known = SharedMembers { directory: self.directory.clone(), slots: slots.into() };
         for member in &self.members {
-            self.world.with::<Supernode, _>(member.node, |supernode, now| {
-                supernode.load_members(now, &known);
+            self.world.with::<Player, _>(member.node, |player, now| {
+                player.supernode.load_members(now, &known);
             });
         }
     }
 
+    /// A supernode that was killed begins again with what it had on its disk.
+    pub(super) fn restart(&mut self, index: usize) {
+        // The cards are kept in one directory for all: what one member has now stands for what this one had stored.
+        let other = self.members[self.alive[0]].node;
+        let own = self.members[index].keys.credential.node;
+        let slots: Vec<Slot> = self.world.look::<Player, _>(other, |player| {
+            let membership = player.supernode.ring().membership();
+            let known = membership.known().map(|(slot, _)| slot);
+            known.filter(|slot| membership.node_of(*slot) != Some(own)).collect()
+        });
+        let shared = SharedMembers { directory: self.directory.clone(), slots: slots.into() };
+        let node = self.members[index].node;
+        let disk = self.world.disk(node);
+        let value = |key: &[u8]| disk.get(&(REALM_TREE, key.to_vec())).cloned();
+        let records = disk.iter().filter(|((tree, _), _)| *tree == RECORDS);
+        let incarnation = value(INCARNATION_KEY)
+            .map_or(0, |bytes| u64::from_be_bytes(bytes.try_into().expect("eight bytes were stored")));
+        let stored = Stored {
+            // The one it began with was never written.
+            bulletin: value(BULLETIN_KEY).or_else(|| Some(self.bulletin.bytes().to_vec())),
+            records: records.map(|((_, key), value)| (key.clone(), value.clone())).collect(),
+            members: KnownMembers::Shared(shared),
+            incarnation,
+        };
+        let keys = SupernodeKeys {
+            key: SigningKey::from_seed(*self.members[index].keys.key.seed()),
+            sealing: SealingKey::from_bytes(*self.members[index].keys.sealing.to_bytes()),
+            credential: self.members[index].keys.credential.clone(),
+        };
+        let machine = self.machine(index, &keys, true, &stored);
+        self.world.restart(node, machine);
+        self.alive.push(index);
+        self.tell_desk(index);
+    }
+
     /// `kill -9` of some supernode that runs.
-    pub(super) fn kill_one(&mut self) {
+    pub(super) fn kill_one(&mut self) -> usize {
         let at = self.world.below(self.alive.len() as u64) as usize;
         let index = self.alive.swap_remove(at);
         self.world.kill(self.members[index].node);
+        index
     }
 
     /// A supernode comes into being; the next bulletin, which comes at once, names it.
-    pub(super) fn join(&mut self) {
+    pub(super) fn join(&mut self) -> usize {
         let keys = enrol(&mut self.issuer, &mut self.world, self.members.len());
-        self.sign_bulletin();
-        self.place(keys, true);
+        self.sign_bulletin(false);
+        self.place(keys, true)
+    }
+
+    /// What some member thinks of this one.
+    pub(super) fn health(&mut self, of: usize, at: usize) -> Health {
+        let node = self.members[of].keys.credential.node;
+        self.world.look::<Player, _>(self.members[at].node, |player| {
+            let membership = player.supernode.ring().membership();
+            membership.slot_of(node).map_or(Health::Unknown, |slot| membership.health(slot))
+        })
+    }
+
+    /// Tells liars who is who and what was written.
+    fn brief(&self) {
+        let mut plot = self.plot.borrow_mut();
+        for account in &self.accounts {
+            plot.keys.insert(account.record().to_vec(), account.key());
+            let older = account.devices.iter().filter_map(|device| device.older.clone());
+            plot.older.insert(account.key(), older.collect());
+        }
+    }
+
+    /// So many holders of each account lie about it from now on, each in a way of its own.
+    pub(super) fn corrupt_holders(&mut self, of_each: usize) {
+        self.brief();
+        let mut liars: BTreeMap<NodeId, usize> = BTreeMap::new();
+        let at = self.members[self.alive[0]].node;
+        let mut begin = 0;
+        for account in 0..self.accounts.len() {
+            let key = self.accounts[account].key();
+            let mut holders =
+                self.world.look::<Player, _>(at, |player| player.supernode.ring().holders_of(&key));
+            for lie in LIES.into_iter().cycle().skip(begin).take(of_each.min(holders.len())) {
+                let picked = self.world.below(holders.len() as u64) as usize;
+                let node = holders.swap_remove(picked);
+                self.plot.borrow_mut().lies.insert((key, node), lie);
+                liars.insert(node, 0);
+            }
+            begin = (begin + 1) % LIES.len();
+        }
+        let members: Vec<usize> = (0..self.members.len())
+            .filter(|index| liars.contains_key(&self.members[*index].keys.credential.node))
+            .collect();
+        for index in members {
+            let liar = self.liar(index);
+            self.world.with::<Player, _>(self.members[index].node, |player, _| player.corrupt(liar));
+        }
+    }
+
+    /// So many members lie about members from now on; tells which.
+    pub(super) fn corrupt_members(&mut self, count: usize) -> Vec<usize> {
+        let mut members = self.alive.clone();
+        let mut liars = Vec::new();
+        for _ in 0..count.min(members.len()) {
+            let picked = self.world.below(members.len() as u64) as usize;
+            liars.push(members.swap_remove(picked));
+        }
+        let begin = self.world.now().mono;
+        for index in &liars {
+            let liar = self.liar(*index).gossiping(begin);
+            self.world.with::<Player, _>(self.members[*index].node, |player, now| {
+                player.corrupt(liar);
+                player.handle_timeout(now);
+            });
+        }
+        liars
+    }
+
+    fn liar(&mut self, index: usize) -> Liar {
+        let keys = &self.members[index].keys;
+        let sealing = SealingKey::from_bytes(*keys.sealing.to_bytes());
+        let signing = SigningKey::from_seed(*keys.key.seed());
+        let seed = self.world.seed();
+        Liar::new(keys.credential.node, (sealing, signing), self.plot.clone(), seed)
+    }
+
+    /// Some supernode that runs and tells the truth of this account.
+    pub(super) fn pick_honest(&mut self, account: usize) -> usize {
+        let key = self.accounts[account].key();
+        loop {
+            let picked = self.pick();
+            let node = self.members[picked].keys.credential.node;
+            if !self.plot.borrow().lies.contains_key(&(key, node)) {
+                return picked;
+            }
+        }
+    }
+
+    /// Looks at one supernode that runs.
+    pub(super) fn look<R>(&mut self, index: usize, see: impl FnOnce(&Player) -> R) -> R {
+        self.world.look::<Player, _>(self.members[index].node, see)
     }
 
     /// Signs a bulletin and hands it to whoever waits for it.
-    pub(super) fn sign_bulletin(&mut self) {
+    pub(super) fn sign_bulletin(&mut self, urgent: bool) {
         let now = self.world.now();
         self.bulletin = self.issuer.bulletin(now.unix);
         self.next_bulletin = now.mono + BULLETIN_EVERY;
         if let Some(desk) = self.desk.filter(|desk| self.world.is_alive(*desk)) {
-            let newest = Issued { epoch: self.bulletin.epoch, bytes: self.bulletin.bytes().to_vec() };
+            let newest = Issued { epoch: self.bulletin.epoch, bytes: self.bulletin.bytes().to_vec(), urgent };
             self.world.with::<Desk, _>(desk, |machine, now| machine.handle_command(now, newest));
         }
     }
@@ -191,7 +358,7 @@ impl SimRing {
             let wait = self.next_bulletin.since(self.world.now().mono);
             self.world.run_for(wait);
             match self.desk.is_some_and(|desk| self.world.is_alive(desk)) {
-                true => self.sign_bulletin(),
+                true => self.sign_bulletin(false),
                 false => self.next_bulletin += BULLETIN_EVERY,
             }
         }
@@ -221,12 +388,12 @@ impl SimRing {
     pub(super) fn revoke_one(&mut self) {
         let revoked = self.asker();
         self.issuer.revoke(&revoked.credential);
-        self.sign_bulletin();
+        self.sign_bulletin(true);
         let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(20, 0, 0, 2)), 4433);
         self.place_desk(addr);
         let told = self.pick();
-        self.world.with::<Supernode, _>(self.members[told].node, |supernode, now| {
-            supernode.handle_command(now, Command::LoginServers(vec![addr]));
+        self.world.with::<Player, _>(self.members[told].node, |player, now| {
+            player.handle_command(now, Command::LoginServers(vec![addr]));
         });
     }
 
@@ -263,33 +430,43 @@ impl SimRing {
     /// Looks at every supernode that runs.
     pub(super) fn all(&mut self, mut holds: impl FnMut(&Supernode) -> bool) -> bool {
         let SimRing { world, members, alive, .. } = self;
-        alive.iter().all(|index| world.look::<Supernode, _>(members[*index].node, &mut holds))
+        alive
+            .iter()
+            .all(|index| world.look::<Player, _>(members[*index].node, |player| holds(&player.supernode)))
     }
 
-    /// Signs an account's next entry, which names two homes that run.
-    pub(super) fn publication(&mut self, account: usize) -> (u64, Publication) {
+    /// Signs the next entry of a device of an account, which names two homes that run.
+    pub(super) fn publication(&mut self, account: usize, device: usize) -> (u64, Publication) {
         let picked = [self.pick(), self.pick()];
         let mut homes: Vec<NodeId> =
             picked.iter().map(|home| self.members[*home].keys.credential.node).collect();
         homes.dedup();
         let issued = self.world.now().unix;
         let account = &mut self.accounts[account];
-        account.sequence += 1;
-        let device = &account.keys.devices[0];
+        let keys = &account.keys.devices[device];
+        let written = &mut account.devices[device];
+        written.sequence += 1;
         let fields = ContactEntryFields {
-            device: device.credential.node,
-            sequence: account.sequence,
+            device: keys.credential.node,
+            sequence: written.sequence,
             issued,
             expires: issued + CONTACT_ENTRY_LIFE,
             homes,
             capabilities: 1,
             nonce: [7; 16],
-            credential: device.credential.hash(),
+            credential: keys.credential.hash(),
             withdrawn: false,
         };
-        let entry = ContactEntry::sign(&device.key, &fields).unwrap();
-        let (key, record) = (account.key(), account.record().to_vec());
-        (account.sequence, Publication { key, account: record, entry: entry.bytes().to_vec() })
+        let entry = ContactEntry::sign(&keys.key, &fields).unwrap().bytes().to_vec();
+        written.older = written.newest.replace(entry.clone());
+        let sequence = written.sequence;
+        (sequence, Publication { key: account.key(), account: account.record().to_vec(), entry })
+    }
+
+    /// The device of an account that wrote least.
+    pub(super) fn next_device(&self, account: usize) -> usize {
+        let devices = self.accounts[account].devices.iter().enumerate();
+        devices.min_by_key(|(_, device)| device.sequence).map_or(0, |(index, _)| index)
     }
 }
 
