@@ -244,13 +244,16 @@ impl Supernode {
     /// A bulletin came from the login server or from a member.
     pub(crate) fn take_bulletin(&mut self, now: Now, bytes: &[u8]) {
         let before: BTreeSet<NodeId> = self.realm.revoked().keys().copied().collect();
+        let hash = |realm: &Realm| realm.bulletin().map(|bulletin| bulletin.revoked_hash);
+        let hash_before = hash(&self.realm);
         if self.realm.accept_bulletin(bytes, now.unix) != Ok(true) {
             return;
         }
         self.counters.bulletins += 1;
         self.commit(0, REALM, BULLETIN_KEY.to_vec(), Some(bytes.to_vec()));
         self.apply_bulletin(now, &before);
-        self.pass_on(FrameKind::Bulletin, bytes);
+        let urgent = hash(&self.realm) != hash_before;
+        self.pass_on(FrameKind::Bulletin, bytes, urgent);
     }
 
     /// A page of the revoked set came.
@@ -264,11 +267,13 @@ impl Supernode {
         }
     }
 
-    /// Members pass a bulletin on, and devices that asked for the next get it.
-    fn pass_on(&mut self, kind: FrameKind, bytes: &[u8]) {
+    /// Members pass a bulletin on at once when it takes somebody's credential back, and devices that asked for the next
+    /// get it.
+    fn pass_on(&mut self, kind: FrameKind, bytes: &[u8], urgent: bool) {
         let frame = Frame::new(kind, bytes.to_vec());
-        // Members that no link is up with see by our pings that there is a newer one, and fetch it.
-        let linked = self.peers.iter().filter(|(_, peer)| !peer.links.is_empty());
+        // The others see by our pings that there is a newer one, and fetch it, once each: while members come and go every
+        // second, everybody would be told the same 10 KiB by everybody.
+        let linked = self.peers.iter().filter(|(_, peer)| urgent && !peer.links.is_empty());
         let linked: Vec<NodeId> = linked.map(|(node, _)| *node).collect();
         for node in linked {
             self.write_member(node, frame.clone());
